@@ -1,0 +1,277 @@
+package ledger
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/reply"
+	"github.com/heed-sms/heed/crm"
+	"github.com/heed-sms/heed/sms/phone"
+)
+
+// Kind names what happened. The strings are written to disk for ever: add, never change.
+type Kind string
+
+const (
+	KindInbound    Kind = "inbound"         // a phone's message, from a webhook or from the provider's log
+	KindTimed      Kind = "inbound.timed"   // when an earlier inbound START was really sent
+	KindQuarantine Kind = "inbound.unclear" // a proven webhook that could not be decoded, kept verbatim
+	KindConsent    Kind = "consent"         // a change not made by a reply: admin, API, CRM, provider evidence, deadline
+	KindOpened     Kind = "message.opened"  // a send was asked for and decided, before anything left the house
+	KindOutcome    Kind = "message.outcome" // what the attempt to send came to
+	KindStatus     Kind = "message.status"  // what the provider told later
+	KindWritten    Kind = "crm.written"     // boxes were set, or could not be
+	KindCorrection Kind = "pass.correction" // a pass found a difference
+	KindPass       Kind = "pass"            // a pass began or ended
+)
+
+// Event is one thing that happened. Exactly one of the pointers matches Kind.
+// An event is immutable once appended.
+type Event struct {
+	Seq    uint64       `json:"-"` // its place in the ledger, set by the ledger
+	Hash   [32]byte     `json:"-"` // SHA-256 of its record in the log, set when read back
+	Kind   Kind         `json:"kind"`
+	ID     string       `json:"id,omitempty"`    // unique, at most 512 bytes; "" is never a duplicate
+	At     time.Time    `json:"at"`              // when heed recorded it, UTC
+	Number phone.Number `json:"number,omitzero"` // whom it concerns; none for passes and unparsable senders
+
+	Inbound    *Inbound    `json:"inbound,omitempty"`
+	Timed      *Timed      `json:"timed,omitempty"`
+	Quarantine *Quarantine `json:"quarantine,omitempty"`
+	Consent    *Consent    `json:"consent,omitempty"`
+	Opened     *Message    `json:"opened,omitempty"`
+	Outcome    *Outcome    `json:"outcome,omitempty"`
+	Status     *StatusTold `json:"status,omitempty"`
+	Written    *Written    `json:"written,omitempty"`
+	Correction *Correction `json:"correction,omitempty"`
+	Pass       *Pass       `json:"pass,omitempty"`
+}
+
+// Via says how an inbound message reached heed.
+type Via string
+
+const (
+	ViaWebhook Via = "webhook"
+	ViaLog     Via = "log" // read back from the provider's log
+)
+
+// Inbound is a message from a phone and what heed took it to mean.
+type Inbound struct {
+	Account    string        `json:"account"`
+	ProviderID string        `json:"provider_id"`
+	From       string        `json:"from"` // as the provider wrote it
+	To         string        `json:"to"`
+	Service    string        `json:"service,omitempty"`
+	Body       string        `json:"body"`
+	Media      int           `json:"media,omitempty"`
+	Flag       string        `json:"flag,omitempty"`
+	SentAt     time.Time     `json:"sent_at,omitzero"` // by the provider's clock; zero if it did not say
+	Via        Via           `json:"via"`
+	Missed     bool          `json:"missed,omitempty"` // its webhook should have come and had not
+	Pass       string        `json:"pass,omitempty"`   // the pass that recovered it
+	Verdict    reply.Verdict `json:"verdict"`
+	Rule       string        `json:"rule"`
+	Keyword    string        `json:"keyword,omitempty"`
+	Raw        string        `json:"raw,omitempty"`       // the request body, verbatim: the evidence
+	Signature  string        `json:"signature,omitempty"` // what proved it
+	Wait       bool          `json:"wait,omitempty"`      // a START whose time is not known yet: takes effect with its Timed event
+}
+
+// Timed gives an inbound START the time at which the phone sent it.
+type Timed struct {
+	Of     uint64    `json:"of"` // sequence of the Inbound event
+	SentAt time.Time `json:"sent_at"`
+}
+
+// Quarantine keeps a request that was proven but not understood.
+type Quarantine struct {
+	Account string `json:"account"`
+	Raw     string `json:"raw"` // verbatim; base64 if it is not UTF-8
+	Base64  bool   `json:"base64,omitempty"`
+	Reason  string `json:"reason"`
+}
+
+// Consent is a change made by somebody else than the phone.
+type Consent struct {
+	consent.Change
+	Actor  string   `json:"actor,omitempty"`  // who: a person, a key's name, the CRM user
+	Why    string   `json:"why,omitempty"`    // in their words, or the evidence
+	CRM    string   `json:"crm,omitempty"`    // for source crm: which CRM …
+	Record *crm.Key `json:"record,omitempty"` // … and which record's box
+	Pass   string   `json:"pass,omitempty"`   // the pass that saw it
+}
+
+// Status is where a message stands.
+type Status string
+
+const (
+	StatusQueued  Status = "queued"  // allowed, not yet handed over
+	StatusSent    Status = "sent"    // the provider took it
+	StatusBlocked Status = "blocked" // never left the house
+	StatusHeld    Status = "held"    // waits for a person
+	StatusFailed  Status = "failed"  // the provider refused it, or could not deliver it
+	StatusUnknown Status = "unknown" // the provider may have taken it; never repeated
+)
+
+// Message is a send that somebody asked for. As an event's Opened it is the request and the decision; read back
+// with Ledger.Message it also carries what became of it.
+type Message struct {
+	ID          string           `json:"id"`
+	Key         string           `json:"key,omitempty"`         // the caller's idempotency key, scoped by the caller's name; becomes the event's ID
+	Fingerprint string           `json:"fingerprint,omitempty"` // hash of what was asked, to tell a repeated request from a reused key
+	Caller      string           `json:"caller,omitempty"`      // name of the API key
+	To          phone.Number     `json:"to,omitzero"`
+	ToRaw       string           `json:"to_raw,omitempty"` // as asked, kept where it is no number
+	From        string           `json:"from,omitempty"`
+	Body        string           `json:"body"`
+	MediaURLs   []string         `json:"media_urls,omitempty"`
+	Account     string           `json:"account"`
+	Campaign    string           `json:"campaign,omitempty"`
+	Purpose     string           `json:"kind,omitempty"`
+	Record      *crm.Key         `json:"record,omitempty"`
+	Decision    consent.Decision `json:"decision"`
+	CreatedAt   time.Time        `json:"created_at"`
+
+	// What followed, folded from Outcome and StatusTold events.
+	Status     Status    `json:"status,omitempty"`
+	ProviderID string    `json:"provider_id,omitempty"`
+	Delivery   string    `json:"delivery,omitempty"`
+	Code       string    `json:"code,omitempty"`
+	Error      string    `json:"error,omitempty"`
+	UpdatedAt  time.Time `json:"updated_at,omitzero"`
+}
+
+// Outcome is what one attempt to send came to.
+type Outcome struct {
+	Message    string           `json:"message"`
+	Status     Status           `json:"status"`
+	ProviderID string           `json:"provider_id,omitempty"`
+	From       string           `json:"from,omitempty"`
+	Code       string           `json:"code,omitempty"`
+	Error      string           `json:"error,omitempty"`
+	OptedOut   bool             `json:"opted_out,omitempty"` // the provider refused because the recipient had opted out
+	Decision   consent.Decision `json:"decision,omitzero"`   // for a send prevented at the last moment: the new decision
+	StartedAt  time.Time        `json:"started_at,omitzero"` // when the attempt began
+}
+
+// StatusTold is a provider's later word on a message.
+type StatusTold struct {
+	Account    string    `json:"account"`
+	ProviderID string    `json:"provider_id"`
+	Message    string    `json:"message,omitempty"` // heed's id, where it is known
+	Delivery   string    `json:"delivery"`
+	Code       string    `json:"code,omitempty"`
+	OptedOut   bool      `json:"opted_out,omitempty"`
+	SentAt     time.Time `json:"sent_at,omitzero"`
+}
+
+// Written tells what became of the boxes of one number's records.
+type Written struct {
+	UpTo    uint64        `json:"up_to"` // the owed work that it settles: everything owed for the number up to this sequence
+	Want    bool          `json:"want"`  // the value that was to be set
+	Results []WriteResult `json:"results,omitempty"`
+}
+
+// WriteResult is one record's answer.
+type WriteResult struct {
+	CRM string `json:"crm"`
+	crm.Key
+	OptedOut bool   `json:"opted_out"`       // the value written
+	Class    string `json:"class,omitempty"` // "" means written; otherwise a crm.Class
+	Text     string `json:"text,omitempty"`  // the CRM's words
+}
+
+// Correction is one difference that a pass found, and what became of it.
+type Correction struct {
+	Pass     string    `json:"pass"`
+	CRM      string    `json:"crm,omitempty"`
+	Account  string    `json:"account,omitempty"`
+	Record   *crm.Key  `json:"record,omitempty"`
+	Cause    string    `json:"cause"`  // a stable word; package reconcile lists them
+	Action   string    `json:"action"` // tick, untick, opt_out, opt_in, recover, none
+	Detail   string    `json:"detail"` // one sentence for people, numbers masked
+	By       string    `json:"by,omitempty"`
+	ByAt     time.Time `json:"by_at,omitzero"`
+	Result   string    `json:"result,omitempty"` // done, pending, parked: folded from Written events
+	ResultAt time.Time `json:"result_at,omitzero"`
+	Text     string    `json:"text,omitempty"` // the CRM's words where it refused
+
+	Number phone.Number `json:"-"` // set when read back, from the event
+	Seq    uint64       `json:"-"` // likewise
+}
+
+// Pass is a run of the reconciliation.
+type Pass struct {
+	ID         string         `json:"id"`
+	Kind       string         `json:"kind"` // incremental, nightly, manual
+	Full       bool           `json:"full,omitempty"`
+	StartedAt  time.Time      `json:"started_at"`
+	FinishedAt time.Time      `json:"finished_at,omitzero"` // zero: began, or interrupted
+	Error      string         `json:"error,omitempty"`      // why it is partial
+	Counts     map[string]int `json:"counts,omitempty"`     // records read, inbound read, …
+	Notes      []string       `json:"notes,omitempty"`      // what could not be checked, and why
+	Causes     map[string]int `json:"causes,omitempty"`     // folded: corrections by cause
+	Results    map[string]int `json:"results,omitempty"`    // folded: corrections by result
+	Head       string         `json:"head,omitempty"`       // hash of the journal when the pass ended: the anchor
+	HeadSeq    uint64         `json:"head_seq,omitempty"`
+	Owed       int            `json:"owed,omitempty"` // the conservation sum at the end
+	Parked     int            `json:"parked,omitempty"`
+	Inbound    uint64         `json:"inbound,omitempty"`
+	OptOuts    uint64         `json:"opt_outs,omitempty"`
+	Blocked    uint64         `json:"blocked,omitempty"`
+	Unknown    uint64         `json:"unknown,omitempty"`
+}
+
+// maxID bounds an event's ID; provider ids and idempotency keys are far shorter.
+const maxID = 512
+
+// Encode returns the event as it is written to disk. It fails with ErrInvalid on an event that breaks the rules above.
+func (e Event) Encode() ([]byte, error) {
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	return json.Marshal(e)
+}
+
+func (e Event) check() error {
+	n := 0
+	ok := false
+	for _, p := range []struct {
+		kind Kind
+		set  bool
+	}{
+		{KindInbound, e.Inbound != nil}, {KindTimed, e.Timed != nil}, {KindQuarantine, e.Quarantine != nil},
+		{KindConsent, e.Consent != nil}, {KindOpened, e.Opened != nil}, {KindOutcome, e.Outcome != nil},
+		{KindStatus, e.Status != nil}, {KindWritten, e.Written != nil}, {KindCorrection, e.Correction != nil},
+		{KindPass, e.Pass != nil},
+	} {
+		if p.set {
+			n++
+			ok = ok || p.kind == e.Kind
+		}
+	}
+	switch {
+	case n != 1 || !ok:
+		return fmt.Errorf("%w: kind %q with %d payloads", ErrInvalid, e.Kind, n)
+	case e.At.IsZero():
+		return fmt.Errorf("%w: kind %q without a time", ErrInvalid, e.Kind)
+	case len(e.ID) > maxID:
+		return fmt.Errorf("%w: id of %d bytes, at most %d", ErrInvalid, len(e.ID), maxID)
+	}
+	return nil
+}
+
+// Decode reads what Encode wrote. A kind that this version does not know is an error: an older heed must not fold a
+// newer one's ledger and believe the result.
+func Decode(b []byte) (Event, error) {
+	var e Event
+	if err := json.Unmarshal(b, &e); err != nil {
+		return e, fmt.Errorf("decode event: %w", err)
+	}
+	if err := e.check(); err != nil {
+		return e, fmt.Errorf("decode event: %w (written by a newer version of heed?)", err)
+	}
+	return e, nil
+}

@@ -1,0 +1,345 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/reply"
+	"github.com/heed-sms/heed/crm"
+	"github.com/heed-sms/heed/sms/phone"
+)
+
+// The functions in this file are the fold: what each event changes. They are pure, and every engine uses them, so
+// that state computed again from the events is the same state.
+
+// Number is what is known of a telephone number.
+type Number struct {
+	Number  phone.Number   `json:"number"`
+	Facts   consent.Facts  `json:"-"`
+	Seq     uint64         `json:"seq"`              // the newest event that changed the facts
+	Source  consent.Source `json:"source,omitempty"` // of the newest opt-out
+	Keyword string         `json:"keyword,omitempty"`
+}
+
+// Change returns the change of consent that an event amounts to, and the word that caused it; ok is false for events
+// that change nobody's consent.
+func Change(e Event) (c consent.Change, keyword string, ok bool) {
+	switch {
+	case e.Inbound != nil:
+		c = consent.Change{Source: consent.Recipient, At: orTime(e.Inbound.SentAt, e.At)}
+		switch e.Inbound.Verdict {
+		case reply.OptOut:
+			c.Action = consent.OptOut
+		case reply.Hold:
+			c.Action = consent.Hold
+		case reply.OptIn:
+			if e.Inbound.Wait {
+				return c, "", false
+			}
+			c.Action = consent.OptIn
+		default:
+			return c, "", false
+		}
+		return c, e.Inbound.Keyword, true
+	case e.Timed != nil:
+		return consent.Change{Action: consent.OptIn, Source: consent.Recipient, At: e.Timed.SentAt}, "", true
+	case e.Consent != nil:
+		return e.Consent.Change, "", true
+	case e.Outcome != nil && e.Outcome.OptedOut:
+		return consent.Change{Action: consent.OptOut, Source: consent.Provider, At: e.At}, "", true
+	case e.Status != nil && e.Status.OptedOut:
+		return consent.Change{Action: consent.OptOut, Source: consent.Provider, At: orTime(e.Status.SentAt, e.At)}, "", true
+	}
+	return c, "", false
+}
+
+func orTime(t, or time.Time) time.Time {
+	if t.IsZero() {
+		return or
+	}
+	return t
+}
+
+// ApplyNumber folds an event into what is known of its number. changed is false if the event says nothing new.
+func ApplyNumber(n Number, e Event) (_ Number, changed bool) {
+	c, keyword, ok := Change(e)
+	if !ok || !e.Number.IsValid() {
+		return n, false
+	}
+	f := n.Facts.Apply(c)
+	if f == n.Facts {
+		return n, false
+	}
+	n.Number, n.Seq = e.Number, e.Seq
+	// Keyword and source describe the opt-out with the latest time, which does not depend on the order of arrival.
+	if at := latestOut(f); c.Action == consent.OptOut && at.After(latestOut(n.Facts)) {
+		n.Source, n.Keyword = c.Source, keyword
+	}
+	n.Facts = f
+	return n, true
+}
+
+func latestOut(f consent.Facts) time.Time {
+	if f.OutAt.After(f.StopAt) {
+		return f.OutAt
+	}
+	return f.StopAt
+}
+
+// OwedKind names a sort of owed work.
+type OwedKind string
+
+const (
+	// OweBoxes: the boxes of all records of a number are to be brought to what its consent says.
+	OweBoxes OwedKind = "boxes"
+	// OweTime: the provider is to be asked when an inbound START was sent.
+	OweTime OwedKind = "time"
+)
+
+// Owed is work that follows from an event and has not been done.
+type Owed struct {
+	Key    string       `json:"key"`
+	Kind   OwedKind     `json:"kind"`
+	Number phone.Number `json:"number"`
+	Seq    uint64       `json:"seq"`   // the newest event that made it owed
+	Since  time.Time    `json:"since"` // when the oldest unsettled one was recorded
+	Parked *Parked      `json:"parked,omitempty"`
+
+	Attempts int       `json:"-"` // so far in this process
+	NextAt   time.Time `json:"-"` // not to be tried before
+	Note     string    `json:"-"` // why the last attempt failed
+}
+
+// Parked says that a person must act before owed work can succeed.
+type Parked struct {
+	At   time.Time `json:"at"`
+	Text string    `json:"text"` // whose refusal, in their words
+}
+
+// OwedKey returns the key under which an event's owed work is kept: one piece per number for boxes, one per event
+// for times.
+func OwedKey(kind OwedKind, n phone.Number, seq uint64) string {
+	if kind == OweBoxes {
+		return fmt.Sprintf("%s/%015d", kind, n.Uint64())
+	}
+	return fmt.Sprintf("%s/%015d/%020d", kind, n.Uint64(), seq)
+}
+
+// Owes returns the work that an event creates. before and after are its number's record around it.
+func Owes(before, after Number, e Event) []Owed {
+	var out []Owed
+	owe := func(kind OwedKind) {
+		out = append(out, Owed{Key: OwedKey(kind, e.Number, e.Seq), Kind: kind, Number: e.Number, Seq: e.Seq, Since: e.At})
+	}
+	if !e.Number.IsValid() {
+		return nil
+	}
+	flipped := (before.Facts.State() == consent.OptedOut) != (after.Facts.State() == consent.OptedOut)
+	corrected := e.Correction != nil && (e.Correction.Action == "tick" || e.Correction.Action == "untick")
+	if flipped || corrected {
+		owe(OweBoxes)
+	}
+	if e.Inbound != nil && e.Inbound.Wait {
+		owe(OweTime)
+	}
+	return out
+}
+
+// MergeOwed joins newly owed work with what was owed under the same key.
+func MergeOwed(old *Owed, new Owed) Owed {
+	if old != nil {
+		new.Since = old.Since
+	}
+	return new
+}
+
+// Settles returns the key of the owed work that an event answers, "" if none.
+func Settles(e Event) string {
+	switch {
+	case e.Written != nil:
+		return OwedKey(OweBoxes, e.Number, 0)
+	case e.Timed != nil:
+		return OwedKey(OweTime, e.Number, e.Timed.Of)
+	}
+	return ""
+}
+
+// Settle folds the answer into the owed work: done if nothing of it remains.
+func Settle(o Owed, e Event) (_ Owed, done bool) {
+	if e.Timed != nil {
+		return o, true
+	}
+	refused, other := "", false
+	for _, r := range e.Written.Results {
+		switch crm.Class(r.Class) {
+		case "":
+		case crm.Park, crm.Bug:
+			refused = r.CRM + " " + r.Object + " " + r.ID + ": " + r.Text
+		default:
+			other = true
+		}
+	}
+	switch {
+	case refused != "" && !other:
+		o.Parked = &Parked{At: e.At, Text: refused}
+	case refused == "" && !other && o.Seq <= e.Written.UpTo:
+		return o, true
+	default:
+		o.Parked = nil
+	}
+	return o, false
+}
+
+// rank orders the stages of delivery, so that callbacks may come in any order.
+func rank(delivery string) int {
+	switch delivery {
+	case "queued":
+		return 1
+	case "sent":
+		return 2
+	case "failed":
+		return 3
+	case "delivered":
+		return 4
+	}
+	return 0
+}
+
+// ApplyMessage folds an Outcome or a StatusTold event into a message.
+func ApplyMessage(m Message, e Event) Message {
+	switch {
+	case e.Outcome != nil:
+		o := e.Outcome
+		if o.ProviderID != "" {
+			m.ProviderID = o.ProviderID
+		}
+		if o.From != "" {
+			m.From = o.From
+		}
+		// A callback that overtook the answer to our own request has already said more than the outcome can.
+		if rank(m.Delivery) == 0 {
+			m.Status, m.Code, m.Error = o.Status, o.Code, o.Error
+		}
+		if o.Decision.Verdict != "" {
+			m.Decision = o.Decision
+		}
+	case e.Status != nil:
+		s := e.Status
+		if s.ProviderID != "" {
+			m.ProviderID = s.ProviderID
+		}
+		if rank(s.Delivery) <= rank(m.Delivery) {
+			return m
+		}
+		m.Delivery, m.Code = s.Delivery, s.Code
+		m.Status = StatusSent
+		m.Error = ""
+		if s.Delivery == "failed" {
+			m.Status, m.Error = StatusFailed, "the provider could not deliver it"
+		}
+	}
+	m.UpdatedAt = e.At
+	return m
+}
+
+// Settled reports whether nothing more is expected of a message's sending: it never left, was refused, or the provider took it.
+func (m Message) Settled() bool { return m.Status != StatusQueued && m.Status != StatusUnknown }
+
+// InitialStatus is a message's status by its decision alone.
+func InitialStatus(d consent.Decision) Status {
+	switch d.Verdict {
+	case consent.Allow:
+		return StatusQueued
+	case consent.Queue, consent.Later:
+		return StatusHeld
+	}
+	return StatusBlocked
+}
+
+// ApplyPass folds a pass's end, and its corrections and their results, into the pass.
+func ApplyPass(p Pass, e Event) Pass {
+	switch {
+	case e.Pass != nil:
+		causes, results := p.Causes, p.Results
+		p = *e.Pass
+		p.Causes, p.Results = causes, results
+	case e.Correction != nil:
+		p.Causes = count(p.Causes, e.Correction.Cause, 1)
+		p.Results = count(p.Results, e.Correction.Result, 1)
+	}
+	return p
+}
+
+// ApplyResult moves a correction to a new result within its pass.
+func ApplyResult(p Pass, c Correction, r WriteResult, at time.Time) (Pass, Correction) {
+	old := c.Result
+	c.Result, c.ResultAt, c.Text = "done", at, ""
+	switch crm.Class(r.Class) {
+	case "":
+	case crm.Park, crm.Bug:
+		c.Result, c.Text = "parked", r.Text
+	default:
+		c.Result, c.Text = "pending", r.Text
+	}
+	if old != c.Result {
+		p.Results = count(count(p.Results, old, -1), c.Result, 1)
+	}
+	return p, c
+}
+
+func count(m map[string]int, key string, n int) map[string]int {
+	if key == "" {
+		return m
+	}
+	out := make(map[string]int, len(m)+1)
+	for k, v := range m {
+		out[k] = v
+	}
+	if out[key] += n; out[key] == 0 {
+		delete(out, key)
+	}
+	return out
+}
+
+const numberFixed = 8 + 7*8 + 1 // seq, seven times, flags
+
+// AppendBinary appends the compact form of a number's record, without the number itself, which is its key.
+func (n Number) AppendBinary(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint64(b, n.Seq)
+	f := n.Facts
+	for _, t := range []time.Time{f.StopAt, f.StartAt, f.OutAt, f.InAt, f.HeldAt, f.ReleaseAt, f.AskedAt} {
+		ms := int64(0)
+		if !t.IsZero() {
+			ms = t.UnixMilli()
+		}
+		b = binary.LittleEndian.AppendUint64(b, uint64(ms))
+	}
+	flags := byte(0)
+	if f.OutByCRM {
+		flags = 1
+	}
+	b = append(b, flags, byte(len(n.Source)))
+	b = append(b, n.Source...)
+	return append(b, n.Keyword...)
+}
+
+// DecodeNumber reads what AppendBinary wrote.
+func DecodeNumber(n phone.Number, b []byte) (Number, error) {
+	if len(b) < numberFixed+1 || len(b) < numberFixed+1+int(b[numberFixed]) {
+		return Number{}, fmt.Errorf("number record of %d bytes", len(b))
+	}
+	out := Number{Number: n, Seq: binary.LittleEndian.Uint64(b)}
+	f := &out.Facts
+	for i, t := range []*time.Time{&f.StopAt, &f.StartAt, &f.OutAt, &f.InAt, &f.HeldAt, &f.ReleaseAt, &f.AskedAt} {
+		if ms := int64(binary.LittleEndian.Uint64(b[8+8*i:])); ms != 0 {
+			*t = time.UnixMilli(ms).UTC()
+		}
+	}
+	f.OutByCRM = b[numberFixed-1]&1 != 0
+	src := b[numberFixed+1:]
+	out.Source = consent.Source(src[:b[numberFixed]])
+	out.Keyword = string(src[b[numberFixed]:])
+	return out, nil
+}

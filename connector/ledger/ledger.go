@@ -1,0 +1,165 @@
+// Package ledger is heed's memory: what happened, and what is known and owed because of it.
+//
+// This package is the contract: the events, the rules by which they fold into state, and the [Ledger] interface
+// that everything else in heed talks to. It does no I/O. An engine lives in a folder of its own ([local] is the
+// embedded one, a journal and a bbolt index) and must pass the suite in ledgertest. No caller sees a file, a
+// transaction or an engine's type, and none may assume that it is the only process that writes.
+//
+// # What an engine owes
+//
+//   - Append returns only when its events are durable. It may be killed at any moment: an event whose Append
+//     returned is there, exactly once; one whose Append did not return is there whole or not at all.
+//   - An event's ID is unique: appending it again changes nothing and says so.
+//   - State is a pure fold of the events in sequence ([Fold] and the Apply functions here), so it can be thrown away
+//     and computed again. Mirror and cursors are caches of other systems and are not part of the fold.
+//   - Decide sees an opt-out before the Append that recorded it returns (promise 2), and answers
+//     consent.Unavailable when the engine cannot vouch for its state (promise 3).
+package ledger
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/crm"
+	"github.com/heed-sms/heed/sms/phone"
+)
+
+// Ledger is an engine. All methods are safe for concurrent use.
+type Ledger interface {
+	// Append records events, all of them or none, and returns when they are durable. An event whose ID is already
+	// known is not recorded again; its receipt says Duplicate and carries the first one's sequence.
+	// The durable write is not tied to ctx: a cancelled context stops the waiting, not the writing.
+	// Errors: ErrUnavailable when the ledger cannot write (disk full, sync failed); then nothing may be acknowledged.
+	Append(ctx context.Context, events ...Event) ([]Receipt, error)
+
+	// Open decides on a message and records it with the decision, in one step with respect to every other event:
+	// no opt-out can fall between. floor is what the caller knows better than the number's state (an unparsable
+	// number, a ticked box on the named record); the stricter of the two wins. If the message's Key was used
+	// before, the earlier message is returned with existed set, or ErrKeyReused if it was another message.
+	Open(ctx context.Context, m Message, floor consent.Decision) (_ Message, existed bool, _ error)
+
+	// Decide returns the gate's decision for a number now. It is a memory lookup, and fails closed.
+	Decide(n phone.Number) consent.Decision
+
+	// Watch registers fn to be called for every change of a number's decision, before the Append that made it
+	// returns. fn must be quick and must not call the ledger. The returned function ends the watch.
+	Watch(fn func(n phone.Number, d consent.Decision)) (stop func())
+
+	// The reads below see everything whose Append returned before they were called.
+
+	// Number returns what is known of a number; a number never heard of is a zero record without error.
+	Number(ctx context.Context, n phone.Number) (Number, error)
+	// Numbers yields the known numbers after the given one, in numerical order.
+	Numbers(ctx context.Context, after phone.Number) iter.Seq2[Number, error]
+	// History yields every event that concerns a number, oldest first.
+	History(ctx context.Context, n phone.Number) iter.Seq2[Event, error]
+	// Events yields the whole ledger from a sequence on, oldest first.
+	Events(ctx context.Context, from uint64) iter.Seq2[Event, error]
+	// Seen reports whether an event with this ID was recorded.
+	Seen(ctx context.Context, id string) (bool, error)
+	// Message returns a message by heed's id, or ErrNotFound.
+	Message(ctx context.Context, id string) (Message, error)
+	// MessageByProvider returns a message by the provider's id, or ErrNotFound.
+	MessageByProvider(ctx context.Context, account, providerID string) (Message, error)
+	// Messages yields messages, newest first.
+	Messages(ctx context.Context) iter.Seq2[Message, error]
+	// Unsettled yields the messages whose outcome is still open: allowed but without an outcome, or unknown.
+	Unsettled(ctx context.Context) iter.Seq2[Message, error]
+
+	// Claim takes up to limit pieces of owed work of a kind whose time has come. A claimed piece is not handed out
+	// again until it is settled by the event that records its completion, given back with Return, or its
+	// process dies.
+	Claim(ctx context.Context, kind OwedKind, limit int) ([]Owed, error)
+	// Return gives a claimed piece back, not to be handed out before until. note says why, for people.
+	Return(ctx context.Context, o Owed, until time.Time, note string) error
+	// Owed yields all owed work, parked or not.
+	Owed(ctx context.Context) iter.Seq2[Owed, error]
+	// OwedSignal receives a value when work may have become claimable. Spurious and merged signals are normal.
+	OwedSignal() <-chan struct{}
+
+	// Reports yields the finished and unfinished passes, newest first.
+	Reports(ctx context.Context) iter.Seq2[Pass, error]
+	// Report returns a pass, or ErrNotFound.
+	Report(ctx context.Context, id string) (Pass, error)
+	// Corrections yields a pass's corrections in the order in which they were made.
+	Corrections(ctx context.Context, pass string) iter.Seq2[Correction, error]
+
+	// Mirror is the cache of a CRM's records.
+	Mirror(crmName string) Mirror
+	// Cursor returns a named checkpoint, "" if there is none.
+	Cursor(ctx context.Context, name string) (string, error)
+	// SetCursor stores a named checkpoint.
+	SetCursor(ctx context.Context, name, value string) error
+
+	// Stats returns counts for metrics, the readiness check and the conservation sum.
+	Stats(ctx context.Context) (Stats, error)
+	// Health returns nil, or why the ledger cannot be relied on (wrapping ErrUnavailable).
+	Health() error
+	// Backup writes a consistent copy of everything that cannot be computed again, while the ledger is in use.
+	Backup(ctx context.Context, w io.Writer) error
+	// Close makes everything durable and releases the ledger.
+	Close() error
+}
+
+// Errors. Engines wrap them with the circumstances.
+var (
+	ErrUnavailable = errors.New("ledger unavailable")
+	ErrNotFound    = errors.New("not in the ledger")
+	ErrKeyReused   = errors.New("idempotency key was used for a different message")
+	ErrInvalid     = errors.New("invalid event")
+)
+
+// Receipt is the ledger's word on one appended event.
+type Receipt struct {
+	Seq       uint64 // the event's place in the ledger
+	Duplicate bool   // it was there before
+}
+
+// Stats are counts. They are exact for the moment at which they were taken.
+type Stats struct {
+	Head       uint64            // sequence of the newest event
+	HeadHash   [32]byte          // hash of the newest record: publish it, and it proves everything before
+	Applied    uint64            // sequence that the index stands for
+	Bytes      int64             // size of the durable log
+	Numbers    map[string]int    // by state
+	Inbound    uint64            // inbound messages recorded
+	OptOuts    uint64            // inbound messages that asked for an opt-out
+	Quarantine uint64            // proven requests that could not be understood
+	Owed       map[OwedKind]int  // waiting, parked included
+	Parked     int               // of them waiting for a person
+	OldestOwed time.Time         // since when the oldest unparked piece waits; zero if none
+	Messages   map[Status]uint64 // by status
+	Degraded   string            // what an operator must know (spare space used up, index was rebuilt), "" if nothing
+}
+
+// Mirror is what heed last saw of a CRM's records, by key and by number. It is a cache: a full pass refills it.
+type Mirror interface {
+	// ByNumber returns the live records that carry a number in any configured phone field.
+	ByNumber(ctx context.Context, n phone.Number) ([]MirrorRecord, error)
+	// Get returns the known ones among keys, in no particular order.
+	Get(ctx context.Context, keys []crm.Key) ([]MirrorRecord, error)
+	// Put stores records, replacing what was known of them.
+	Put(ctx context.Context, records []MirrorRecord) error
+	// Delete forgets records.
+	Delete(ctx context.Context, keys []crm.Key) error
+	// All yields every record after a key, in the order of (object, id).
+	All(ctx context.Context, after crm.Key) iter.Seq2[MirrorRecord, error]
+	// Len returns how many records are known.
+	Len(ctx context.Context) (int, error)
+}
+
+// MirrorRecord is one CRM record as heed last saw or wrote it.
+type MirrorRecord struct {
+	crm.Key
+	Numbers  []phone.Number `json:"n,omitempty"` // each once, in field order
+	Unparsed int            `json:"u,omitempty"` // non-empty phone fields that are no number
+	OptedOut bool           `json:"o,omitempty"`
+	Stamp    time.Time      `json:"s,omitzero"`  // the CRM's stamp of the version that heed read
+	SeenAt   time.Time      `json:"v,omitzero"`  // by heed's clock: when the read began that saw it
+	WroteAt  time.Time      `json:"w,omitzero"`  // by heed's clock: when heed's latest write of the box ended
+	Sweep    uint64         `json:"g,omitempty"` // number of the full pass that saw it last
+}

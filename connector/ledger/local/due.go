@@ -1,0 +1,171 @@
+package local
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/heed-sms/heed/connector/ledger"
+)
+
+// dueList orders the owed work by when it may be tried. What is owed is in the index; when to try it again is not
+// truth and lives here: after a restart everything is tried at once, in batches.
+type dueList struct {
+	signal chan struct{}
+
+	mu    sync.Mutex
+	items map[string]*dueItem
+	heap  dueHeap // unclaimed items
+}
+
+type dueItem struct {
+	owed    ledger.Owed
+	claimed bool
+	newer   bool // changed while claimed: due again as soon as it is given back
+	pos     int  // in heap, -1 while claimed
+}
+
+func newDueList() *dueList {
+	return &dueList{signal: make(chan struct{}, 1), items: map[string]*dueItem{}}
+}
+
+// update follows the index.
+func (d *dueList) update(changes []owedChange) {
+	for _, c := range changes {
+		if c.owed == nil {
+			d.remove(c.key)
+		} else {
+			d.put(*c.owed, time.Time{})
+		}
+	}
+}
+
+func (d *dueList) put(o ledger.Owed, at time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	it := d.items[o.Key]
+	if it == nil {
+		it = &dueItem{pos: -1}
+		d.items[o.Key] = it
+	} else if o.Seq == it.owed.Seq {
+		// The same work, tried and not done: only what is known of it changed. Its time stays.
+		o.Attempts, o.NextAt, o.Note = it.owed.Attempts, it.owed.NextAt, it.owed.Note
+		it.owed = o
+		return
+	}
+	o.NextAt = at
+	it.owed = o
+	if it.claimed {
+		it.newer = true
+		return
+	}
+	if it.pos < 0 {
+		heap.Push(&d.heap, it)
+	} else {
+		heap.Fix(&d.heap, it.pos)
+	}
+	d.wake()
+}
+
+func (d *dueList) remove(key string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	it := d.items[key]
+	if it == nil {
+		return
+	}
+	if it.pos >= 0 {
+		heap.Remove(&d.heap, it.pos)
+	}
+	delete(d.items, key)
+}
+
+func (d *dueList) claim(kind ledger.OwedKind, limit int, now time.Time) []ledger.Owed {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []ledger.Owed
+	var other []*dueItem
+	for len(out) < limit && len(d.heap) > 0 && !d.heap[0].owed.NextAt.After(now) {
+		it := heap.Pop(&d.heap).(*dueItem)
+		if it.owed.Kind != kind {
+			other = append(other, it)
+			continue
+		}
+		it.claimed = true
+		it.owed.Attempts++
+		out = append(out, it.owed)
+	}
+	for _, it := range other {
+		heap.Push(&d.heap, it)
+	}
+	return out
+}
+
+func (d *dueList) giveBack(key string, until time.Time, note string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	it := d.items[key]
+	if it == nil || !it.claimed {
+		return
+	}
+	it.claimed = false
+	it.owed.NextAt, it.owed.Note = until, note
+	if it.newer {
+		it.newer, it.owed.NextAt, it.owed.Attempts = false, time.Time{}, 0
+	}
+	heap.Push(&d.heap, it)
+	d.wake()
+}
+
+func (d *dueList) wake() {
+	select {
+	case d.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (d *dueList) all() []ledger.Owed {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]ledger.Owed, 0, len(d.items))
+	for _, it := range d.items {
+		out = append(out, it.owed)
+	}
+	slices.SortFunc(out, func(a, b ledger.Owed) int { return cmp.Compare(a.Key, b.Key) })
+	return out
+}
+
+func (d *dueList) stats(s *ledger.Stats) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, it := range d.items {
+		s.Owed[it.owed.Kind]++
+		if it.owed.Parked != nil {
+			s.Parked++
+		} else if s.OldestOwed.IsZero() || it.owed.Since.Before(s.OldestOwed) {
+			s.OldestOwed = it.owed.Since
+		}
+	}
+}
+
+type dueHeap []*dueItem
+
+func (h dueHeap) Len() int { return len(h) }
+func (h dueHeap) Less(i, j int) bool {
+	if !h[i].owed.NextAt.Equal(h[j].owed.NextAt) {
+		return h[i].owed.NextAt.Before(h[j].owed.NextAt)
+	}
+	return h[i].owed.Seq < h[j].owed.Seq
+}
+func (h dueHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i]; h[i].pos, h[j].pos = i, j }
+func (h *dueHeap) Push(x any)   { it := x.(*dueItem); it.pos = len(*h); *h = append(*h, it) }
+func (h *dueHeap) Pop() any {
+	old := *h
+	it := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	it.pos = -1
+	return it
+}

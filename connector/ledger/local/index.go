@@ -1,0 +1,663 @@
+package local
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/connector/ledger/journal"
+	"github.com/heed-sms/heed/sms/phone"
+)
+
+// The index is one bbolt file. Every value carries a CRC32C over its key and itself, because bbolt has no page
+// checksums: a flipped bit in a value would otherwise read back as another state. A flipped bit in a key is found by
+// verify, which computes the whole index again and compares.
+//
+// Buckets of the fold, computed from the journal:
+var (
+	bMeta        = []byte("meta")        // format, position
+	bNumbers     = []byte("numbers")     // number(8) → ledger.Number
+	bSeen        = []byte("seen")        // sha256(event id)(16) → seq(8)
+	bTrail       = []byte("trail")       // number(8) seq(8) → journal position
+	bOwed        = []byte("owed")        // owed key → ledger.Owed
+	bMessages    = []byte("messages")    // seq(8) → ledger.Message
+	bMessageIDs  = []byte("messageids")  // heed's id → seq(8)
+	bProviderIDs = []byte("providerids") // account NUL provider id → seq(8)
+	bUnsettled   = []byte("unsettled")   // seq(8) of messages without a final outcome → nothing
+	bOrphans     = []byte("orphans")     // account NUL provider id → status event that came before its message's outcome
+	bPasses      = []byte("passes")      // seq(8) of the pass's beginning → ledger.Pass
+	bPassIDs     = []byte("passids")     // pass id → seq(8)
+	bCorrections = []byte("corrections") // pass id NUL seq(8) → ledger.Correction
+	bOpenCorr    = []byte("opencorr")    // crm NUL object NUL id NUL seq(8) → key in corrections
+	bCounts      = []byte("counts")      // name → count(8)
+)
+
+// Buckets that are caches of other systems, not part of the fold:
+var (
+	bCursors = []byte("cursors") // name → value
+	bMirrors = []byte("mirrors") // crm name → {records, phones}
+)
+
+var foldBuckets = [][]byte{bNumbers, bSeen, bTrail, bOwed, bMessages, bMessageIDs, bProviderIDs, bUnsettled, bOrphans,
+	bPasses, bPassIDs, bCorrections, bOpenCorr, bCounts}
+
+var (
+	kFormat   = []byte("format")
+	kPosition = []byte("position")
+)
+
+const formatVersion = 1
+
+var errNewerFormat = errors.New("index was written by a newer version of heed")
+
+// DamageError names a value of the index that does not carry its own checksum.
+type DamageError struct {
+	Bucket string
+	Key    []byte
+}
+
+func (e *DamageError) Error() string {
+	return fmt.Sprintf("index is damaged: bucket %s, key %x: the value's checksum does not match", e.Bucket, e.Key)
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func put(b *bbolt.Bucket, key, value []byte) error {
+	v := make([]byte, 4, 4+len(value))
+	v = append(v, value...)
+	binary.LittleEndian.PutUint32(v, sum(key, value))
+	return b.Put(key, v)
+}
+
+func sum(key, value []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
+}
+
+// open returns the value without its checksum, nil if v is nil.
+func open(bucket, key, v []byte) ([]byte, error) {
+	if v == nil {
+		return nil, nil
+	}
+	if len(v) < 4 || binary.LittleEndian.Uint32(v) != sum(key, v[4:]) {
+		return nil, &DamageError{string(bucket), bytes.Clone(key)}
+	}
+	return v[4:], nil
+}
+
+func get(tx *bbolt.Tx, bucket, key []byte) ([]byte, error) {
+	return open(bucket, key, tx.Bucket(bucket).Get(key))
+}
+
+func getJSON(tx *bbolt.Tx, bucket, key []byte, into any) (ok bool, err error) {
+	v, err := get(tx, bucket, key)
+	if v == nil || err != nil {
+		return false, err
+	}
+	return true, json.Unmarshal(v, into)
+}
+
+func putJSON(tx *bbolt.Tx, bucket, key []byte, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return put(tx.Bucket(bucket), key, b)
+}
+
+func be(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
+
+func seenKey(id string) []byte {
+	h := sha256.Sum256([]byte(id))
+	return h[:16]
+}
+
+// openBolt opens the index file, creating it synced and with all its buckets. A damaged file can make bbolt panic;
+// that comes back as an error.
+func openBolt(path string) (db *bbolt.DB, err error) {
+	defer recoverDamage(&err)
+	_, statErr := os.Stat(path)
+	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:         lockTimeout,
+		FreelistType:    bbolt.FreelistMapType,
+		NoFreelistSync:  true, // a freelist of a purged index would be rewritten with each commit
+		InitialMmapSize: 64 << 20,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		meta, err := tx.CreateBucketIfNotExists(bMeta)
+		if err != nil {
+			return err
+		}
+		v, err := open(bMeta, kFormat, meta.Get(kFormat))
+		if err != nil {
+			return err
+		}
+		if v != nil && (len(v) != 1 || v[0] > formatVersion) {
+			return errNewerFormat
+		}
+		if v == nil && !errors.Is(statErr, os.ErrNotExist) && meta.Get(kPosition) != nil {
+			return &DamageError{string(bMeta), kFormat}
+		}
+		for _, b := range append([][]byte{bCursors, bMirrors}, foldBuckets...) {
+			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
+				return err
+			}
+		}
+		if v == nil {
+			return put(meta, kFormat, []byte{formatVersion})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+func closeBolt(db *bbolt.DB) (err error) {
+	if db == nil {
+		return nil
+	}
+	defer recoverDamage(&err)
+	return db.Close()
+}
+
+// recoverDamage turns bbolt's panics on damaged pages, and the fault of reading a truncated map, into an error.
+func recoverDamage(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("index is damaged: %v", p)
+	}
+}
+
+// view and update run a transaction with the same protection.
+func view(db *bbolt.DB, fn func(tx *bbolt.Tx) error) (err error) {
+	defer recoverDamage(&err)
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	return db.View(fn)
+}
+
+func update(db *bbolt.DB, fn func(tx *bbolt.Tx) error) (err error) {
+	defer recoverDamage(&err)
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	return db.Update(fn)
+}
+
+type indexPosition struct {
+	seq  uint64
+	hash [32]byte
+}
+
+func position(db *bbolt.DB) (p indexPosition, err error) {
+	err = view(db, func(tx *bbolt.Tx) error {
+		p, err = positionIn(tx)
+		return err
+	})
+	return p, err
+}
+
+func positionIn(tx *bbolt.Tx) (p indexPosition, err error) {
+	if tx.Bucket(bMeta) == nil {
+		return p, &DamageError{string(bMeta), kPosition}
+	}
+	v, err := get(tx, bMeta, kPosition)
+	if v == nil || err != nil {
+		return p, err
+	}
+	if len(v) != 40 {
+		return p, &DamageError{string(bMeta), kPosition}
+	}
+	p.seq = binary.BigEndian.Uint64(v)
+	copy(p.hash[:], v[8:])
+	return p, nil
+}
+
+// lockTimeout bounds the wait for another process's lock; bbolt would wait for ever.
+const lockTimeout = time.Second
+
+func decode(r journal.Record) (ledger.Event, error) {
+	e, err := ledger.Decode(r.Payload)
+	if err != nil {
+		return e, fmt.Errorf("journal event %d: %w", r.Seq, err)
+	}
+	e.Seq, e.Hash = r.Seq, r.Hash
+	return e, nil
+}
+
+// applyBatch folds committed events into the index and returns the owed work that they touched.
+func (l *Ledger) applyBatch(f []folded) ([]owedChange, error) {
+	var owed []owedChange
+	err := update(l.db, func(tx *bbolt.Tx) error {
+		owed = owed[:0]
+		var err error
+		owed, err = foldInto(tx, f, owed)
+		return err
+	})
+	return owed, err
+}
+
+// applyToIndex is applyBatch for replay, where nothing waits for owed work.
+func applyToIndex(db *bbolt.DB, f []folded) error {
+	return update(db, func(tx *bbolt.Tx) error {
+		_, err := foldInto(tx, f, nil)
+		return err
+	})
+}
+
+type owedChange struct {
+	key  string
+	owed *ledger.Owed // nil: settled
+}
+
+func foldInto(tx *bbolt.Tx, f []folded, owed []owedChange) ([]owedChange, error) {
+	var err error
+	for _, x := range f {
+		if owed, err = foldEvent(tx, x.event, x.pos, owed); err != nil {
+			return nil, fmt.Errorf("fold event %d (%s): %w", x.event.Seq, x.event.Kind, err)
+		}
+	}
+	last := f[len(f)-1]
+	return owed, put(tx.Bucket(bMeta), kPosition, append(be(last.event.Seq), last.event.Hash[:]...))
+}
+
+// foldEvent changes the buckets of the fold as one event demands. The rules are package ledger's; here is only where
+// things are kept.
+func foldEvent(tx *bbolt.Tx, e ledger.Event, pos journal.Position, owed []owedChange) ([]owedChange, error) {
+	if e.ID != "" {
+		k := seenKey(e.ID)
+		if v, err := get(tx, bSeen, k); err != nil {
+			return nil, err
+		} else if v != nil {
+			return owed, nil // a repeat that slipped into the journal has no effect
+		}
+		if err := put(tx.Bucket(bSeen), k, be(e.Seq)); err != nil {
+			return nil, err
+		}
+	}
+	var before, after ledger.Number
+	if e.Number.IsValid() {
+		key := be(e.Number.Uint64())
+		p, err := pos.MarshalBinary()
+		if err != nil {
+			return nil, err
+		}
+		if err := put(tx.Bucket(bTrail), append(be(e.Number.Uint64()), be(e.Seq)...), p); err != nil {
+			return nil, err
+		}
+		v, err := get(tx, bNumbers, key)
+		if err != nil {
+			return nil, err
+		}
+		if v != nil {
+			if before, err = ledger.DecodeNumber(e.Number, v); err != nil {
+				return nil, err
+			}
+		}
+		var changed bool
+		if after, changed = ledger.ApplyNumber(before, e); changed {
+			if err := put(tx.Bucket(bNumbers), key, after.AppendBinary(nil)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, o := range ledger.Owes(before, after, e) {
+		var old ledger.Owed
+		ok, err := getJSON(tx, bOwed, []byte(o.Key), &old)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			o = ledger.MergeOwed(&old, o)
+		}
+		if err := putJSON(tx, bOwed, []byte(o.Key), o); err != nil {
+			return nil, err
+		}
+		owed = append(owed, owedChange{o.Key, &o})
+	}
+	if key := ledger.Settles(e); key != "" {
+		var o ledger.Owed
+		ok, err := getJSON(tx, bOwed, []byte(key), &o)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			next, done := ledger.Settle(o, e)
+			if done {
+				if err := tx.Bucket(bOwed).Delete([]byte(key)); err != nil {
+					return nil, err
+				}
+				owed = append(owed, owedChange{key, nil})
+			} else {
+				if err := putJSON(tx, bOwed, []byte(key), next); err != nil {
+					return nil, err
+				}
+				owed = append(owed, owedChange{key, &next})
+			}
+		}
+	}
+	switch {
+	case e.Inbound != nil:
+		if err := count(tx, "inbound"); err != nil {
+			return nil, err
+		}
+		if e.Inbound.Verdict == "opt_out" {
+			return owed, count(tx, "opt_outs")
+		}
+		return owed, nil
+	case e.Quarantine != nil:
+		return owed, count(tx, "quarantine")
+	case e.Opened != nil:
+		return owed, foldOpened(tx, e)
+	case e.Outcome != nil, e.Status != nil:
+		return owed, foldProgress(tx, e)
+	case e.Written != nil:
+		return owed, foldWritten(tx, e)
+	case e.Correction != nil:
+		return owed, foldCorrection(tx, e)
+	case e.Pass != nil:
+		return owed, foldPass(tx, e)
+	}
+	return owed, nil
+}
+
+func count(tx *bbolt.Tx, name string) error { return addCount(tx, name, 1) }
+
+func addCount(tx *bbolt.Tx, name string, n int64) error {
+	v, err := get(tx, bCounts, []byte(name))
+	if err != nil {
+		return err
+	}
+	old := uint64(0)
+	if v != nil {
+		old = binary.BigEndian.Uint64(v)
+	}
+	return put(tx.Bucket(bCounts), []byte(name), be(old+uint64(n)))
+}
+
+func foldOpened(tx *bbolt.Tx, e ledger.Event) error {
+	m := *e.Opened
+	m.Status = ledger.InitialStatus(m.Decision)
+	m.UpdatedAt = e.At
+	if err := put(tx.Bucket(bMessageIDs), []byte(m.ID), be(e.Seq)); err != nil {
+		return err
+	}
+	if err := count(tx, "message."+string(m.Status)); err != nil {
+		return err
+	}
+	return putMessage(tx, be(e.Seq), m)
+}
+
+func putMessage(tx *bbolt.Tx, key []byte, m ledger.Message) error {
+	if m.Settled() {
+		if err := tx.Bucket(bUnsettled).Delete(key); err != nil {
+			return err
+		}
+	} else if err := put(tx.Bucket(bUnsettled), key, nil); err != nil {
+		return err
+	}
+	return putJSON(tx, bMessages, key, m)
+}
+
+func providerKey(account, id string) []byte { return []byte(account + "\x00" + id) }
+
+func foldProgress(tx *bbolt.Tx, e ledger.Event) error {
+	var key []byte
+	var err error
+	switch {
+	case e.Outcome != nil:
+		key, err = get(tx, bMessageIDs, []byte(e.Outcome.Message))
+	case e.Status.Message != "":
+		key, err = get(tx, bMessageIDs, []byte(e.Status.Message))
+	}
+	if key == nil && err == nil && e.Status != nil {
+		key, err = get(tx, bProviderIDs, providerKey(e.Status.Account, e.Status.ProviderID))
+	}
+	if err != nil {
+		return err
+	}
+	if key == nil {
+		if e.Status == nil {
+			return nil
+		}
+		// The callback came before the outcome that names the message. Keep the furthest one.
+		k := providerKey(e.Status.Account, e.Status.ProviderID)
+		var old ledger.StatusTold
+		if ok, err := getJSON(tx, bOrphans, k, &old); err != nil {
+			return err
+		} else if ok {
+			probe := ledger.ApplyMessage(ledger.Message{}, ledger.Event{Kind: ledger.KindStatus, Status: &old})
+			if ledger.ApplyMessage(probe, e).Delivery == probe.Delivery {
+				return nil
+			}
+		}
+		return putJSON(tx, bOrphans, k, e.Status)
+	}
+	key = bytes.Clone(key)
+	var m ledger.Message
+	if ok, err := getJSON(tx, bMessages, key, &m); err != nil || !ok {
+		return err
+	}
+	old := m
+	m = ledger.ApplyMessage(m, e)
+	if m.ProviderID != "" && m.ProviderID != old.ProviderID {
+		k := providerKey(m.Account, m.ProviderID)
+		if err := put(tx.Bucket(bProviderIDs), k, key); err != nil {
+			return err
+		}
+		var told ledger.StatusTold
+		if ok, err := getJSON(tx, bOrphans, k, &told); err != nil {
+			return err
+		} else if ok {
+			m = ledger.ApplyMessage(m, ledger.Event{Kind: ledger.KindStatus, At: e.At, Status: &told})
+			if err := tx.Bucket(bOrphans).Delete(k); err != nil {
+				return err
+			}
+		}
+	}
+	if m.Status != old.Status {
+		if err := addCount(tx, "message."+string(old.Status), -1); err != nil {
+			return err
+		}
+		if err := count(tx, "message."+string(m.Status)); err != nil {
+			return err
+		}
+	}
+	return putMessage(tx, key, m)
+}
+
+func correctionKey(pass string, seq uint64) []byte { return append([]byte(pass+"\x00"), be(seq)...) }
+
+func openPrefix(crmName, object, id string) []byte {
+	return []byte(crmName + "\x00" + object + "\x00" + id + "\x00")
+}
+
+func passKey(tx *bbolt.Tx, id string) ([]byte, error) {
+	k, err := get(tx, bPassIDs, []byte(id))
+	return bytes.Clone(k), err
+}
+
+func foldCorrection(tx *bbolt.Tx, e ledger.Event) error {
+	c := *e.Correction
+	c.Number, c.Seq = e.Number, e.Seq
+	key := correctionKey(c.Pass, e.Seq)
+	if err := putCorrection(tx, key, c); err != nil {
+		return err
+	}
+	if c.Record != nil && c.Result == "pending" {
+		k := append(openPrefix(c.CRM, c.Record.Object, c.Record.ID), be(e.Seq)...)
+		if err := put(tx.Bucket(bOpenCorr), k, key); err != nil {
+			return err
+		}
+	}
+	return updatePass(tx, c.Pass, func(p ledger.Pass) ledger.Pass { return ledger.ApplyPass(p, e) })
+}
+
+// storedCorrection keeps the fields that a Correction's own JSON leaves to the event.
+type storedCorrection struct {
+	ledger.Correction
+	Number phone.Number `json:"number,omitzero"`
+	Seq    uint64       `json:"seq"`
+}
+
+func putCorrection(tx *bbolt.Tx, key []byte, c ledger.Correction) error {
+	return putJSON(tx, bCorrections, key, storedCorrection{c, c.Number, c.Seq})
+}
+
+func getCorrection(v []byte) (ledger.Correction, error) {
+	var s storedCorrection
+	err := json.Unmarshal(v, &s)
+	s.Correction.Number, s.Correction.Seq = s.Number, s.Seq
+	return s.Correction, err
+}
+
+func updatePass(tx *bbolt.Tx, id string, fn func(ledger.Pass) ledger.Pass) error {
+	key, err := passKey(tx, id)
+	if key == nil || err != nil {
+		return err
+	}
+	var p ledger.Pass
+	if ok, err := getJSON(tx, bPasses, key, &p); err != nil || !ok {
+		return err
+	}
+	return putJSON(tx, bPasses, key, fn(p))
+}
+
+func foldPass(tx *bbolt.Tx, e ledger.Event) error {
+	key, err := passKey(tx, e.Pass.ID)
+	if err != nil {
+		return err
+	}
+	if key == nil {
+		key = be(e.Seq)
+		if err := put(tx.Bucket(bPassIDs), []byte(e.Pass.ID), key); err != nil {
+			return err
+		}
+	}
+	var p ledger.Pass
+	if _, err := getJSON(tx, bPasses, key, &p); err != nil {
+		return err
+	}
+	return putJSON(tx, bPasses, key, ledger.ApplyPass(p, e))
+}
+
+// foldWritten carries results to the corrections that wait for them.
+func foldWritten(tx *bbolt.Tx, e ledger.Event) error {
+	for _, r := range e.Written.Results {
+		prefix := openPrefix(r.CRM, r.Object, r.ID)
+		var open, keys [][]byte
+		c := tx.Bucket(bOpenCorr).Cursor()
+		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+			if len(v) < 4 {
+				return &DamageError{string(bOpenCorr), bytes.Clone(k)}
+			}
+			open, keys = append(open, bytes.Clone(k)), append(keys, bytes.Clone(v[4:]))
+		}
+		for i, key := range keys {
+			v, err := get(tx, bCorrections, key)
+			if err != nil || v == nil {
+				return err
+			}
+			corr, err := getCorrection(v)
+			if err != nil {
+				return err
+			}
+			var next ledger.Correction
+			err = updatePass(tx, corr.Pass, func(p ledger.Pass) ledger.Pass {
+				p, next = ledger.ApplyResult(p, corr, r, e.At)
+				return p
+			})
+			if err != nil {
+				return err
+			}
+			if next.Result == "" { // its pass is unknown
+				_, next = ledger.ApplyResult(ledger.Pass{}, corr, r, e.At)
+			}
+			if err := putCorrection(tx, key, next); err != nil {
+				return err
+			}
+			if next.Result == "done" {
+				if err := tx.Bucket(bOpenCorr).Delete(open[i]); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func readNumber(db *bbolt.DB, n phone.Number) (out ledger.Number, err error) {
+	out.Number = n
+	err = view(db, func(tx *bbolt.Tx) error {
+		v, err := get(tx, bNumbers, be(n.Uint64()))
+		if v == nil || err != nil {
+			return err
+		}
+		out, err = ledger.DecodeNumber(n, v)
+		return err
+	})
+	return out, err
+}
+
+func seenSeq(db *bbolt.DB, id string) (seq uint64, ok bool, err error) {
+	err = view(db, func(tx *bbolt.Tx) error {
+		v, err := get(tx, bSeen, seenKey(id))
+		if v != nil {
+			seq, ok = binary.BigEndian.Uint64(v), true
+		}
+		return err
+	})
+	return seq, ok, err
+}
+
+// eachNumber calls fn for the numbers after one, in order, until it returns false.
+func eachNumber(db *bbolt.DB, after phone.Number, fn func(ledger.Number) bool) error {
+	return view(db, func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bNumbers).Cursor()
+		for k, v := c.Seek(be(after.Uint64() + 1)); k != nil; k, v = c.Next() {
+			b, err := open(bNumbers, k, v)
+			if err != nil {
+				return err
+			}
+			n := phone.FromUint64(binary.BigEndian.Uint64(k))
+			if len(k) != 8 || !n.IsValid() {
+				return &DamageError{string(bNumbers), bytes.Clone(k)}
+			}
+			rec, err := ledger.DecodeNumber(n, b)
+			if err != nil {
+				return err
+			}
+			if !fn(rec) {
+				return nil
+			}
+		}
+		return nil
+	})
+}
+
+func eachOwed(db *bbolt.DB, fn func(ledger.Owed) bool) error {
+	return view(db, func(tx *bbolt.Tx) error {
+		return tx.Bucket(bOwed).ForEach(func(k, v []byte) error {
+			b, err := open(bOwed, k, v)
+			if err != nil {
+				return err
+			}
+			var o ledger.Owed
+			if err := json.Unmarshal(b, &o); err != nil {
+				return err
+			}
+			fn(o)
+			return nil
+		})
+	})
+}

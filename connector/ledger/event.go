@@ -74,7 +74,8 @@ type Inbound struct {
 	Verdict    reply.Verdict `json:"verdict"`
 	Rule       string        `json:"rule"`
 	Keyword    string        `json:"keyword,omitempty"`
-	Raw        string        `json:"raw,omitempty"`       // the request body, verbatim: the evidence
+	Raw        string        `json:"raw,omitempty"` // the request body, verbatim: the evidence
+	RawBase64  bool          `json:"raw_base64,omitempty"`
 	Signature  string        `json:"signature,omitempty"` // what proved it
 	Wait       bool          `json:"wait,omitempty"`      // a START whose time is not known yet: takes effect with its Timed event
 }

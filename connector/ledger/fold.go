@@ -3,6 +3,7 @@ package ledger
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/heed-sms/heed/connector/consent"
@@ -106,10 +107,19 @@ type Owed struct {
 	Seq    uint64       `json:"seq"`   // the newest event that made it owed
 	Since  time.Time    `json:"since"` // when the oldest unsettled one was recorded
 	Parked *Parked      `json:"parked,omitempty"`
+	// Records are those that a correction named. They are written even if the mirror does not lead to them from the
+	// number, or thinks that they have the value already.
+	Records []OwedRecord `json:"records,omitempty"`
 
 	Attempts int       `json:"-"` // so far in this process
 	NextAt   time.Time `json:"-"` // not to be tried before
 	Note     string    `json:"-"` // why the last attempt failed
+}
+
+// OwedRecord is a CRM's record.
+type OwedRecord struct {
+	CRM string `json:"crm"`
+	crm.Key
 }
 
 // Parked says that a person must act before owed work can succeed.
@@ -140,6 +150,9 @@ func Owes(before, after Number, e Event) []Owed {
 	corrected := e.Correction != nil && (e.Correction.Action == "tick" || e.Correction.Action == "untick")
 	if flipped || corrected {
 		owe(OweBoxes)
+		if corrected && e.Correction.Record != nil {
+			out[0].Records = []OwedRecord{{e.Correction.CRM, *e.Correction.Record}}
+		}
 	}
 	if e.Inbound != nil && e.Inbound.Wait {
 		owe(OweTime)
@@ -149,9 +162,17 @@ func Owes(before, after Number, e Event) []Owed {
 
 // MergeOwed joins newly owed work with what was owed under the same key.
 func MergeOwed(old *Owed, new Owed) Owed {
-	if old != nil {
-		new.Since = old.Since
+	if old == nil {
+		return new
 	}
+	new.Since = old.Since
+	records := slices.Clone(old.Records)
+	for _, r := range new.Records {
+		if !slices.Contains(records, r) {
+			records = append(records, r)
+		}
+	}
+	new.Records = records
 	return new
 }
 

@@ -45,6 +45,9 @@ type Ledger interface {
 	// Decide returns the gate's decision for a number now. It is a memory lookup, and fails closed.
 	Decide(n phone.Number) consent.Decision
 
+	// State returns a number's state now, from memory; consent.OptedOut when the engine cannot vouch for it.
+	State(n phone.Number) consent.State
+
 	// Watch registers fn to be called for every change of a number's decision, before the Append that made it
 	// returns. fn must be quick and must not call the ledger. The returned function ends the watch.
 	Watch(fn func(n phone.Number, d consent.Decision)) (stop func())
@@ -142,8 +145,10 @@ type Mirror interface {
 	ByNumber(ctx context.Context, n phone.Number) ([]MirrorRecord, error)
 	// Get returns the known ones among keys, in no particular order.
 	Get(ctx context.Context, keys []crm.Key) ([]MirrorRecord, error)
-	// Put stores records, replacing what was known of them.
+	// Put stores records as they were read, joined with what was known of them by MergeMirror.
 	Put(ctx context.Context, records []MirrorRecord) error
+	// Wrote notes boxes that heed has set; records that are not known are left alone.
+	Wrote(ctx context.Context, keys []crm.Key, optedOut bool, at time.Time) error
 	// Delete forgets records.
 	Delete(ctx context.Context, keys []crm.Key) error
 	// All yields every record after a key, in the order of (object, id).
@@ -162,4 +167,19 @@ type MirrorRecord struct {
 	SeenAt   time.Time      `json:"v,omitzero"`  // by heed's clock: when the read began that saw it
 	WroteAt  time.Time      `json:"w,omitzero"`  // by heed's clock: when heed's latest write of the box ended
 	Sweep    uint64         `json:"g,omitempty"` // number of the full pass that saw it last
+}
+
+// MergeMirror returns what to keep of a record that was just read, given what was known. A read that began before
+// heed's own latest write ended says nothing about the box: it may show the value from before.
+func MergeMirror(known, read MirrorRecord) MirrorRecord {
+	read.WroteAt = known.WroteAt
+	if known.Stale(read.SeenAt) {
+		read.OptedOut = known.OptedOut
+	}
+	return read
+}
+
+// Stale reports whether a read that began at the given time may show the box as it was before heed's latest write.
+func (r MirrorRecord) Stale(seenAt time.Time) bool {
+	return !r.WroteAt.IsZero() && !seenAt.After(r.WroteAt)
 }

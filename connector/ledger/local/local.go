@@ -663,6 +663,16 @@ func (l *Ledger) Decide(n phone.Number) consent.Decision {
 	return l.opts.Policy.DecideState(s.state, s.byCRM)
 }
 
+// State returns a number's state now.
+func (l *Ledger) State(n phone.Number) consent.State {
+	if l.failure.Load() != nil {
+		return consent.OptedOut
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.states[n].state
+}
+
 // Watch registers fn for changes of decisions. See ledger.Ledger.
 func (l *Ledger) Watch(fn func(phone.Number, consent.Decision)) func() {
 	l.mu.Lock()

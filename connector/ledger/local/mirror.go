@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"iter"
 	"slices"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -117,7 +118,9 @@ func (m *mirror) Put(_ context.Context, records []ledger.MirrorRecord) error {
 			if err != nil {
 				return err
 			}
-			if !had {
+			if had {
+				r = ledger.MergeMirror(old, r)
+			} else {
 				added++
 			}
 			if err := movePhones(b.Bucket(bPhones), key, old.Numbers, r.Numbers); err != nil {
@@ -132,6 +135,34 @@ func (m *mirror) Put(_ context.Context, records []ledger.MirrorRecord) error {
 			}
 		}
 		return m.addCount(b, added)
+	})
+}
+
+func (m *mirror) Wrote(_ context.Context, keys []crm.Key, optedOut bool, at time.Time) error {
+	return update(m.l.db, func(tx *bbolt.Tx) error {
+		b := m.bucket(tx)
+		if b == nil {
+			return nil
+		}
+		for _, k := range keys {
+			key := recordKey(k)
+			r, had, err := m.record(b, key)
+			if err != nil {
+				return err
+			}
+			if !had {
+				continue
+			}
+			r.OptedOut, r.WroteAt = optedOut, at
+			v, err := json.Marshal(r)
+			if err != nil {
+				return err
+			}
+			if err := put(b.Bucket(bRecords), key, v); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding"
 	"errors"
 	"fmt"
@@ -239,6 +240,10 @@ func (d *decoder) fields(n *node, path string, v reflect.Value) {
 				continue
 			}
 		}
+		hint := ""
+		if base, ok := strings.CutSuffix(e.key, fileSuffix); ok && fields[base].Name != "" {
+			hint = "only secrets can be in a file; write " + base
+		}
 		var known []string
 		for name, f := range fields {
 			known = append(known, name)
@@ -249,7 +254,7 @@ func (d *decoder) fields(n *node, path string, v reflect.Value) {
 		if n == d.section {
 			known = append(known, d.common...)
 		}
-		d.add(Problem{Line: e.line, Column: e.col, Field: at, Reason: "unknown key", Hint: suggest(e.key, known)})
+		d.add(Problem{Line: e.line, Column: e.col, Field: at, Reason: "unknown key", Hint: cmp.Or(hint, suggest(e.key, known))})
 	}
 }
 

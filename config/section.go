@@ -17,8 +17,8 @@ type Section struct {
 	common []string // keys that are not the driver's
 }
 
-// String returns the section's place in the file and its name.
-func (s Section) String() string { return fmt.Sprintf("%s (%s)", s.path, s.Name) }
+// String returns the section's place in the file, as in sms[0].
+func (s Section) String() string { return s.path }
 
 // Decode fills the driver's Config, a pointer to a struct with yaml tags, and returns what is wrong, in the order of the file.
 // What the struct holds already is the default of keys that the file does not have. Unknown keys are problems;

@@ -181,8 +181,8 @@ func (d *decoder) read(data []byte) *node {
 		return fail(0, 0, "is empty", "start from the example: heed's manual, every key explained")
 	case 1:
 	default:
-		l, c := position(bodies[1])
-		return fail(l, c, "a second YAML document begins here", `keep one document; remove the "---" line`)
+		l, _ := position(bodies[1])
+		return fail(l, 1, "a second YAML document begins here", `keep one document; remove the "---" line`)
 	}
 	r := &reader{decoder: d, anchors: map[string]*node{}, budget: maxNodes}
 	n := r.node(bodies[0], "", "")
@@ -208,6 +208,9 @@ func parseYAML(data []byte) (f *ast.File, err error) {
 
 // syntaxReason passes the parser's fixed sentences, and nothing that could quote the file.
 func syntaxReason(msg string) string {
+	if strings.Contains(msg, "\t") {
+		return "a tab stands where only spaces may"
+	}
 	if strings.ContainsAny(msg, "\"`\n\\") || len(msg) > 100 {
 		return "something is written here that YAML does not have"
 	}
@@ -340,7 +343,6 @@ func (r *reader) scalar(n *node, k kind, text, path, key string) {
 		n.text, n.refs = r.interpolate(n, text, path)
 	}
 	if hidden(key) {
-		r.src.hide(n.written)
 		r.src.hide(n.text)
 	}
 }
@@ -392,7 +394,13 @@ func (r *reader) interpolate(n *node, text, path string) (string, []string) {
 		case hasFallback:
 			out.WriteString(fallback)
 		default:
-			bad(fmt.Sprintf("environment variable %s is not set", name), fmt.Sprintf("set %s where heed is started, or write ${%s:-a default}", name, name))
+			hint := "set " + name + " where heed is started"
+			if key := lastKey(path); hidden(key) {
+				hint += ", or name a file with " + key + fileSuffix
+			} else {
+				hint += ", or write ${" + name + ":-a default}"
+			}
+			bad("environment variable "+name+" is not set", hint)
 		}
 	}
 }

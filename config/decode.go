@@ -52,6 +52,10 @@ type yamlUnmarshaler interface {
 
 // decode sets v, which is addressable and may hold a default, from n. A value that is null or broken leaves v alone.
 func (d *decoder) decode(n *node, path string, v reflect.Value) {
+	if nd, ok := v.Addr().Interface().(nodeDecoder); ok {
+		nd.decodeNode(d, n, path)
+		return
+	}
 	if n.broken {
 		return
 	}
@@ -69,10 +73,6 @@ func (d *decoder) decode(n *node, path string, v reflect.Value) {
 		if d.secret(n, path) {
 			*s = NewSecret(n.text)
 		}
-		return
-	}
-	if nd, ok := v.Addr().Interface().(nodeDecoder); ok {
-		nd.decodeNode(d, n, path)
 		return
 	}
 	if v.Kind() == reflect.String && secretName(lastKey(path)) && n.kind <= boolean && !d.secret(n, path) {

@@ -81,7 +81,7 @@ func (a *Account) decodeNode(d *decoder, n *node, path string) {
 
 func (s *Section) read(d *decoder, n *node, path, typeKey string, common ...string) {
 	s.path, s.node, s.src, s.common = path, n, d.src, common
-	if n.kind == null || !d.want(n, path, n.kind == mapping, "a mapping (key: value)") {
+	if n.broken || n.kind == null || !d.want(n, path, n.kind == mapping, "a mapping (key: value)") {
 		return
 	}
 	for key, into := range map[string]*string{"name": &s.Name, typeKey: &s.Type} {

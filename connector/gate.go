@@ -1,0 +1,346 @@
+package connector
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/crm"
+	"github.com/heed-sms/heed/sms"
+	"github.com/heed-sms/heed/sms/phone"
+)
+
+// Gate is the one way out: every message that a CRM wants to send is decided here. It is safe for concurrent use.
+//
+// The decision is recorded before anything leaves, and is looked at again in the instant in which the request to
+// the provider begins. An opt-out that is acknowledged before that instant prevents the send; one that comes later
+// finds the request begun, and cancels it if its bytes have not left.
+type Gate struct {
+	Ledger    ledger.Ledger
+	Accounts  Accounts
+	CRMs      []CRM
+	Region    string // for numbers without a country code, ISO 3166-1 alpha-2
+	PublicURL string // base of the status callback URL, "" for no callbacks
+	Metrics   *Metrics
+	Log       *slog.Logger
+	Now       func() time.Time
+
+	lanes lanes
+}
+
+// Send is a request to send one message.
+type Send struct {
+	Caller    string   // the API key's name
+	Key       string   // the caller's idempotency key, "" for none
+	To        string   // as the CRM has it
+	From      string   // "" for the account's sender
+	Body      string   // at most MaxBody characters
+	MediaURLs []string // for MMS
+	Account   string   // "" for the first
+	Campaign  string
+	Purpose   string
+	Record    *crm.Key // the CRM record that the message is for
+}
+
+// MaxBody is the longest text, in characters, that a provider takes as one message (Twilio's limit).
+const MaxBody = 1600
+
+// InputError is a request that cannot be understood. Nothing was recorded.
+type InputError struct {
+	Field  string // name of the JSON field
+	Reason string
+}
+
+func (e *InputError) Error() string { return e.Field + ": " + e.Reason }
+
+// Start makes the gate follow the ledger: requests that are under way are stopped where their number's decision
+// changes. The returned function ends it.
+func (g *Gate) Start() (stop func()) {
+	return g.Ledger.Watch(func(n phone.Number, d consent.Decision) {
+		if d.Verdict != consent.Allow {
+			g.lanes.stop(n)
+		}
+	})
+}
+
+// Send decides on a message and, if it is allowed, hands it to the provider. The returned message says what became
+// of it: a blocked message is an answer, not an error. existed is set when the same idempotency key was answered
+// before; nothing is sent then.
+//
+// Errors: *InputError; ledger.ErrKeyReused; or ledger.ErrUnavailable, which means that nothing was sent.
+func (g *Gate) Send(ctx context.Context, s Send) (_ ledger.Message, existed bool, _ error) {
+	a, ok := g.Accounts.Find(s.Account)
+	switch {
+	case !ok:
+		return ledger.Message{}, false, &InputError{"account", "no such account is configured"}
+	case s.To == "":
+		return ledger.Message{}, false, &InputError{"to", "is missing"}
+	case s.Body == "" && len(s.MediaURLs) == 0:
+		return ledger.Message{}, false, &InputError{"body", "is missing"}
+	case utf8.RuneCountInString(s.Body) > MaxBody:
+		return ledger.Message{}, false, &InputError{"body", fmt.Sprintf("is longer than %d characters", MaxBody)}
+	case len(s.Key) > 255:
+		return ledger.Message{}, false, &InputError{"Idempotency-Key", "is longer than 255 characters"}
+	}
+	m := ledger.Message{
+		ID: newID("msg"), Caller: s.Caller, ToRaw: s.To, From: s.From, Body: s.Body, MediaURLs: s.MediaURLs,
+		Account: a.Name, Campaign: s.Campaign, Purpose: s.Purpose, Record: s.Record, CreatedAt: g.Now().UTC(),
+	}
+	m.Fingerprint = fingerprint(s)
+	if s.Key != "" {
+		m.Key = eventID("key", s.Caller, hashHex(s.Key))
+	}
+	floor := g.floor(ctx, &m)
+	// Once it is asked for, a decision is recorded even if the caller hangs up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
+	defer cancel()
+	m, existed, err := g.Ledger.Open(ctx, m, floor)
+	if err != nil || existed {
+		return m, existed, err
+	}
+	g.Metrics.decided(m.Decision)
+	if m.Status != ledger.StatusQueued {
+		return m, false, nil
+	}
+	return g.dispatch(ctx, a, m), false, nil
+}
+
+// sendTimeout bounds one send from decision to recorded outcome. It is longer than any provider client's own timeout,
+// so that the provider's answer, not ours, ends the wait.
+const sendTimeout = 60 * time.Second
+
+// floor is what the gate knows beside the number's state: whether it is a number, and whether the named record's box
+// is ticked.
+func (g *Gate) floor(ctx context.Context, m *ledger.Message) consent.Decision {
+	n, err := phone.Parse(m.ToRaw, g.Region)
+	if err != nil {
+		return consent.Decision{Verdict: consent.Block, Reason: consent.InvalidNumber}
+	}
+	m.To, m.ToRaw = n, ""
+	if m.Record == nil {
+		return consent.Decision{Verdict: consent.Allow, Reason: consent.OK}
+	}
+	for _, c := range g.CRMs {
+		records, err := g.Ledger.Mirror(c.Name).Get(ctx, []crm.Key{*m.Record})
+		if err != nil {
+			return consent.Decision{Verdict: consent.Block, Reason: consent.Unavailable}
+		}
+		if len(records) > 0 && records[0].OptedOut {
+			return consent.Decision{Verdict: consent.Block, Reason: consent.CRMOptOut}
+		}
+	}
+	return consent.Decision{Verdict: consent.Allow, Reason: consent.OK}
+}
+
+// dispatch makes the one attempt to hand an allowed message to the provider, and records what came of it.
+func (g *Gate) dispatch(ctx context.Context, a Account, m ledger.Message) ledger.Message {
+	began := g.Now().UTC()
+	out := ledger.Outcome{Message: m.ID, StartedAt: began}
+	lane, leave := g.lanes.enter(ctx, m.To)
+	// From here on a change of the decision finds this request. So either the next line sees the change, or the
+	// change comes after the request has begun.
+	if d := g.Ledger.Decide(m.To); d.Verdict != consent.Allow {
+		leave()
+		out.Status, out.Decision = ledger.InitialStatus(d), d
+		return g.settle(ctx, m, out)
+	}
+	msg := sms.Message{To: m.To.String(), From: m.From, Body: m.Body, MediaURLs: m.MediaURLs}
+	if g.PublicURL != "" {
+		msg.StatusURL = g.PublicURL + "/webhooks/" + url.PathEscape(a.Name) + "/status?message=" + url.QueryEscape(m.ID)
+	}
+	receipt, err := a.Provider.Send(lane, msg)
+	stopped := errors.Is(context.Cause(lane), errStopped)
+	leave()
+	var pe *sms.Error
+	errors.As(err, &pe)
+	switch class := sms.ClassOf(err); {
+	case err == nil:
+		out.Status, out.ProviderID, out.From = ledger.StatusSent, receipt.ProviderID, receipt.From
+	case class == sms.OptedOut:
+		// The provider knows of a STOP that heed has not seen. It is one, from now on.
+		out.Status, out.OptedOut, out.Code = ledger.StatusBlocked, true, pe.Code
+		out.Decision = consent.Decision{Verdict: consent.Block, Reason: consent.ReasonOptedOut}
+		out.Error = "the provider refused it: the recipient had opted out"
+	case stopped && class == sms.Throttled: // proven: it never left
+		d := g.Ledger.Decide(m.To)
+		out.Status, out.Decision = ledger.InitialStatus(d), d
+		if d.Verdict == consent.Allow { // the opt-out was lifted again meanwhile; the send is still refused, not repeated
+			out.Status, out.Error = ledger.StatusFailed, "stopped by an opt-out while it was being sent"
+		}
+	case class == sms.Unknown:
+		out.Status, out.Error = ledger.StatusUnknown, "the provider gave no clear answer; it may have been sent"
+	default:
+		out.Status, out.Error = ledger.StatusFailed, err.Error()
+	}
+	if pe != nil {
+		out.Code = pe.Code
+	}
+	if err != nil {
+		g.Log.Warn("send did not succeed", "message", m.ID, "to", m.To, "status", out.Status, "error", err)
+	}
+	return g.settle(ctx, m, out)
+}
+
+// settle records an outcome. If that fails the message stays open in the ledger, and becomes unknown at the next
+// start; the caller is told unknown at once.
+func (g *Gate) settle(ctx context.Context, m ledger.Message, out ledger.Outcome) ledger.Message {
+	e := ledger.Event{Kind: ledger.KindOutcome, ID: "out/" + m.ID, At: g.Now().UTC(), Number: m.To, Outcome: &out}
+	if _, err := g.Ledger.Append(ctx, e); err != nil {
+		g.Log.Error("outcome of a send could not be recorded", "message", m.ID, "status", out.Status, "error", err)
+		if out.Status == ledger.StatusSent || out.Status == ledger.StatusUnknown {
+			out = ledger.Outcome{Message: m.ID, Status: ledger.StatusUnknown, ProviderID: out.ProviderID, Error: "its outcome could not be recorded"}
+			e.Outcome = &out
+		}
+	}
+	m = ledger.ApplyMessage(m, e)
+	g.Metrics.sent(m)
+	return m
+}
+
+// Abandoned turns every message that was allowed but has no outcome into an unknown one. It runs once at the start,
+// before the gate opens: whoever was sending them is gone, and nobody knows how far they got.
+func (g *Gate) Abandoned(ctx context.Context) (int, error) {
+	n := 0
+	for m, err := range g.Ledger.Unsettled(ctx) {
+		if err != nil {
+			return n, err
+		}
+		if m.Status != ledger.StatusQueued {
+			continue
+		}
+		e := ledger.Event{Kind: ledger.KindOutcome, ID: "out/" + m.ID, At: g.Now().UTC(), Number: m.To, Outcome: &ledger.Outcome{
+			Message: m.ID, Status: ledger.StatusUnknown, Error: "heed stopped while it was being sent; it may have been sent",
+		}}
+		if _, err := g.Ledger.Append(ctx, e); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// Decision is the gate's answer about one number, without a send.
+type Decision struct {
+	Input  string       `json:"input"`
+	Number phone.Number `json:"number"` // null in JSON where the input is no number
+	consent.Decision
+}
+
+// MarshalJSON writes the number as null where there is none.
+func (d Decision) MarshalJSON() ([]byte, error) {
+	var n *string
+	if d.Number.IsValid() {
+		s := d.Number.String()
+		n = &s
+	}
+	return json.Marshal(struct {
+		Input    string          `json:"input"`
+		Number   *string         `json:"number"`
+		Decision consent.Verdict `json:"decision"`
+		Reason   consent.Reason  `json:"reason"`
+	}{d.Input, n, d.Decision.Verdict, d.Decision.Reason})
+}
+
+// Decide answers for a number as the CRM has it.
+func (g *Gate) Decide(input string) Decision {
+	n, err := phone.Parse(input, g.Region)
+	if err != nil {
+		return Decision{Input: input, Decision: consent.Decision{Verdict: consent.Block, Reason: consent.InvalidNumber}}
+	}
+	return Decision{Input: input, Number: n, Decision: g.Ledger.Decide(n)}
+}
+
+// lanes know which requests to providers are under way, by number.
+type lanes struct {
+	mu   sync.Mutex
+	open map[phone.Number][]*lane
+}
+
+type lane struct {
+	stop    context.CancelCauseFunc
+	written bool // the request's header has left for the provider: cancelling now would only lose its answer
+}
+
+var errStopped = errors.New("the recipient opted out")
+
+// enter registers a request for a number and returns the context to make it with.
+func (ls *lanes) enter(ctx context.Context, n phone.Number) (_ context.Context, leave func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	l := &lane{stop: cancel}
+	ls.mu.Lock()
+	if ls.open == nil {
+		ls.open = map[phone.Number][]*lane{}
+	}
+	ls.open[n] = append(ls.open[n], l)
+	ls.mu.Unlock()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() {
+		ls.mu.Lock()
+		defer ls.mu.Unlock()
+		l.written = true
+	}})
+	return ctx, func() {
+		ls.mu.Lock()
+		defer ls.mu.Unlock()
+		rest := ls.open[n][:0]
+		for _, o := range ls.open[n] {
+			if o != l {
+				rest = append(rest, o)
+			}
+		}
+		if ls.open[n] = rest; len(rest) == 0 {
+			delete(ls.open, n)
+		}
+		cancel(nil)
+	}
+}
+
+// stop cancels the number's requests whose bytes have not left.
+func (ls *lanes) stop(n phone.Number) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for _, l := range ls.open[n] {
+		if !l.written {
+			l.stop(errStopped)
+		}
+	}
+}
+
+// newID returns an id that sorts by time: a prefix, 48 bits of milliseconds and 80 random bits.
+func newID(prefix string) string {
+	var b [16]byte
+	ms := uint64(time.Now().UnixMilli())
+	for i := range 6 {
+		b[i] = byte(ms >> (40 - 8*i))
+	}
+	_, _ = rand.Read(b[6:]) // never fails (crypto/rand)
+	return prefix + "_" + hex.EncodeToString(b[:])
+}
+
+func hashHex(s string) string {
+	h := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(h[:16])
+}
+
+// fingerprint tells a repeated request from another one under the same key.
+func fingerprint(s Send) string {
+	record := ""
+	if s.Record != nil {
+		record = s.Record.Object + "/" + s.Record.ID
+	}
+	parts := append([]string{s.To, s.From, s.Body, s.Account, s.Campaign, s.Purpose, record}, s.MediaURLs...)
+	b, _ := json.Marshal(parts)
+	return hashHex(strings.ToValidUTF8(string(b), "?"))
+}

@@ -84,6 +84,21 @@ type Change struct {
 	At     time.Time `json:"at"` // when it happened, by the clock of whoever saw it first
 }
 
+// Known reports whether the action and the source are among those above. A change that is not has no effect, so it
+// must not be acknowledged.
+func (c Change) Known() bool {
+	switch c.Action {
+	case OptOut, OptIn, Hold, Release, Ask:
+	default:
+		return false
+	}
+	switch c.Source {
+	case Recipient, Provider, CRM, Admin, API, Deadline:
+		return true
+	}
+	return false
+}
+
 // Facts are the latest times of each kind of change, all that the state depends on. The zero value means nothing
 // is known. Times have millisecond precision, UTC.
 type Facts struct {
@@ -169,6 +184,20 @@ const (
 	Queue Verdict = "hold"  // kept back for a person's decision
 	Later Verdict = "later" // allowed at another time
 )
+
+// Strictness orders verdicts: of two, the one with the higher number keeps back more. A word that is no verdict is as
+// strict as Block.
+func (v Verdict) Strictness() int {
+	switch v {
+	case Allow:
+		return 0
+	case Later:
+		return 1
+	case Queue:
+		return 2
+	}
+	return 3
+}
 
 // Reason says why. The same words appear in the API, the page, the reports and the logs.
 type Reason string

@@ -3,6 +3,7 @@ package ledger
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/heed-sms/heed/connector/consent"
@@ -225,7 +226,8 @@ type Pass struct {
 	Unknown    uint64         `json:"unknown,omitempty"`
 }
 
-// maxID bounds an event's ID; provider ids and idempotency keys are far shorter.
+// maxID bounds, in bytes, everything by which engines look things up. Provider ids, idempotency keys and names are far
+// shorter.
 const maxID = 512
 
 // Encode returns the event as it is written to disk. It fails with ErrInvalid on an event that breaks the rules above.
@@ -233,7 +235,11 @@ func (e Event) Encode() ([]byte, error) {
 	if err := e.check(); err != nil {
 		return nil, err
 	}
-	return json.Marshal(e)
+	b, err := json.Marshal(e)
+	if err != nil { // a time after the year 9999
+		return nil, fmt.Errorf("%w: kind %q: %w", ErrInvalid, e.Kind, err)
+	}
+	return b, nil
 }
 
 func (e Event) check() error {
@@ -261,7 +267,73 @@ func (e Event) check() error {
 	case len(e.ID) > maxID:
 		return fmt.Errorf("%w: id of %d bytes, at most %d", ErrInvalid, len(e.ID), maxID)
 	}
+	if problem := e.checkPayload(); problem != "" {
+		return fmt.Errorf("%w: kind %q: %s", ErrInvalid, e.Kind, problem)
+	}
 	return nil
+}
+
+// checkPayload says what is wrong with a payload, "" if nothing is. Two things matter here. What the fold would not
+// understand must not be acknowledged: an opt-out with a misspelt action would have no effect. And what an engine
+// could not store under its keys must not reach the journal: no index could be computed from it any more.
+func (e Event) checkPayload() string {
+	required, optional := []string{}, []string{}
+	switch {
+	case e.Inbound != nil:
+		switch e.Inbound.Verdict {
+		case reply.OptOut, reply.OptIn, reply.Help, reply.Hold, reply.None:
+		default:
+			return "unknown verdict"
+		}
+	case e.Timed != nil:
+		if e.Timed.SentAt.IsZero() {
+			return "no sent_at"
+		}
+	case e.Consent != nil:
+		switch c := e.Consent.Change; {
+		case !c.Known():
+			return "unknown action or source"
+		case c.At.IsZero():
+			return "change without a time"
+		case !e.Number.IsValid():
+			return "change without a number"
+		}
+	case e.Opened != nil:
+		required = []string{e.Opened.ID}
+		optional = []string{e.Opened.Account}
+	case e.Outcome != nil:
+		switch e.Outcome.Status {
+		case StatusQueued, StatusSent, StatusBlocked, StatusHeld, StatusFailed, StatusUnknown:
+		default:
+			return "unknown status"
+		}
+		required = []string{e.Outcome.Message}
+		optional = []string{e.Outcome.ProviderID}
+	case e.Status != nil:
+		optional = []string{e.Status.Account, e.Status.ProviderID, e.Status.Message}
+	case e.Written != nil:
+		for _, r := range e.Written.Results {
+			required = append(required, r.CRM, r.Object, r.ID)
+		}
+	case e.Correction != nil:
+		required = []string{e.Correction.Pass}
+		if r := e.Correction.Record; r != nil {
+			optional = []string{e.Correction.CRM, r.Object, r.ID}
+		}
+	case e.Pass != nil:
+		required = []string{e.Pass.ID}
+	}
+	for _, name := range required {
+		if name == "" {
+			return "a name or id is empty"
+		}
+	}
+	for _, name := range append(required, optional...) {
+		if len(name) > maxID || strings.ContainsRune(name, 0) {
+			return fmt.Sprintf("a name or id is longer than %d bytes or contains a NUL", maxID)
+		}
+	}
+	return ""
 }
 
 // Decode reads what Encode wrote. A kind that this version does not know is an error: an older heed must not fold a

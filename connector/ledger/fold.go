@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -69,17 +70,28 @@ func ApplyNumber(n Number, e Event) (_ Number, changed bool) {
 	if !ok || !e.Number.IsValid() {
 		return n, false
 	}
-	f := n.Facts.Apply(c)
-	if f == n.Facts {
-		return n, false
-	}
-	n.Number, n.Seq = e.Number, e.Seq
-	// Keyword and source describe the opt-out with the latest time, which does not depend on the order of arrival.
-	if at := latestOut(f); c.Action == consent.OptOut && at.After(latestOut(n.Facts)) {
+	old := n
+	n.Facts = n.Facts.Apply(c)
+	// Keyword and source describe the opt-out with the latest time, and of several with that time always the same
+	// one, so that they do not depend on the order of arrival.
+	if at := c.At.UTC().Truncate(time.Millisecond); c.Action == consent.OptOut && at.Equal(latestOut(n.Facts)) &&
+		(at.After(latestOut(old.Facts)) || outranks(c.Source, keyword, old)) {
 		n.Source, n.Keyword = c.Source, keyword
 	}
-	n.Facts = f
+	if n == old {
+		return old, false
+	}
+	n.Number, n.Seq = e.Number, e.Seq
 	return n, true
+}
+
+// outranks reports whether an opt-out describes a number better than another one of the same moment does: the
+// recipient's own before all others, and one with a keyword before one without.
+func outranks(source consent.Source, keyword string, n Number) bool {
+	if source.Sticky() != n.Source.Sticky() {
+		return source.Sticky()
+	}
+	return cmp.Or(cmp.Compare(source, n.Source), cmp.Compare(keyword, n.Keyword)) > 0
 }
 
 func latestOut(f consent.Facts) time.Time {

@@ -17,18 +17,18 @@ type dueList struct {
 
 	mu    sync.Mutex
 	items map[string]*dueItem
-	heap  dueHeap // unclaimed items
+	heaps map[ledger.OwedKind]*dueHeap // unclaimed items
 }
 
 type dueItem struct {
-	owed    ledger.Owed
-	claimed bool
-	newer   bool // changed while claimed: due again as soon as it is given back
-	pos     int  // in heap, -1 while claimed
+	owed  ledger.Owed
+	claim uint64 // sequence of the work that was handed out, 0 if none is
+	newer bool   // more became owed while claimed: due again as soon as the claim ends
+	pos   int    // in its heap, -1 while claimed
 }
 
 func newDueList() *dueList {
-	return &dueList{signal: make(chan struct{}, 1), items: map[string]*dueItem{}}
+	return &dueList{signal: make(chan struct{}, 1), items: map[string]*dueItem{}, heaps: map[ledger.OwedKind]*dueHeap{}}
 }
 
 // update follows the index.
@@ -37,35 +37,37 @@ func (d *dueList) update(changes []owedChange) {
 		if c.owed == nil {
 			d.remove(c.key)
 		} else {
-			d.put(*c.owed, time.Time{})
+			d.put(*c.owed, c.answered)
 		}
 	}
 }
 
-func (d *dueList) put(o ledger.Owed, at time.Time) {
+// put notes owed work. answered says that an event told what became of the work that was handed out.
+func (d *dueList) put(o ledger.Owed, answered bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	it := d.items[o.Key]
 	if it == nil {
-		it = &dueItem{pos: -1}
+		it = &dueItem{owed: o, pos: -1}
 		d.items[o.Key] = it
-	} else if o.Seq == it.owed.Seq {
+		d.push(it)
+		return
+	}
+	if o.Seq == it.owed.Seq {
 		// The same work, tried and not done: only what is known of it changed. Its time stays.
 		o.Attempts, o.NextAt, o.Note = it.owed.Attempts, it.owed.NextAt, it.owed.Note
 		it.owed = o
+		if answered && it.newer {
+			d.release(it)
+		}
 		return
 	}
-	o.NextAt = at
 	it.owed = o
-	if it.claimed {
+	if it.claim != 0 {
 		it.newer = true
 		return
 	}
-	if it.pos < 0 {
-		heap.Push(&d.heap, it)
-	} else {
-		heap.Fix(&d.heap, it.pos)
-	}
+	heap.Fix(d.heap(it), it.pos)
 	d.wake()
 }
 
@@ -77,7 +79,7 @@ func (d *dueList) remove(key string) {
 		return
 	}
 	if it.pos >= 0 {
-		heap.Remove(&d.heap, it.pos)
+		heap.Remove(d.heap(it), it.pos)
 	}
 	delete(d.items, key)
 }
@@ -85,38 +87,50 @@ func (d *dueList) remove(key string) {
 func (d *dueList) claim(kind ledger.OwedKind, limit int, now time.Time) []ledger.Owed {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	h := d.heaps[kind]
 	var out []ledger.Owed
-	var other []*dueItem
-	for len(out) < limit && len(d.heap) > 0 && !d.heap[0].owed.NextAt.After(now) {
-		it := heap.Pop(&d.heap).(*dueItem)
-		if it.owed.Kind != kind {
-			other = append(other, it)
-			continue
-		}
-		it.claimed = true
+	for h != nil && len(out) < limit && len(*h) > 0 && !(*h)[0].owed.NextAt.After(now) {
+		it := heap.Pop(h).(*dueItem)
+		it.claim = it.owed.Seq
 		it.owed.Attempts++
 		out = append(out, it.owed)
-	}
-	for _, it := range other {
-		heap.Push(&d.heap, it)
 	}
 	return out
 }
 
-func (d *dueList) giveBack(key string, until time.Time, note string) {
+// giveBack ends the claim under which o was handed out; if that is over already it does nothing.
+func (d *dueList) giveBack(o ledger.Owed, until time.Time, note string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	it := d.items[key]
-	if it == nil || !it.claimed {
+	it := d.items[o.Key]
+	if it == nil || it.claim == 0 || it.claim != o.Seq {
 		return
 	}
-	it.claimed = false
 	it.owed.NextAt, it.owed.Note = until, note
+	d.release(it)
+}
+
+// release ends a claim. Work that became owed meanwhile has not failed yet, so it does not wait.
+func (d *dueList) release(it *dueItem) {
+	it.claim = 0
 	if it.newer {
 		it.newer, it.owed.NextAt, it.owed.Attempts = false, time.Time{}, 0
 	}
-	heap.Push(&d.heap, it)
+	d.push(it)
+}
+
+func (d *dueList) push(it *dueItem) {
+	heap.Push(d.heap(it), it)
 	d.wake()
+}
+
+func (d *dueList) heap(it *dueItem) *dueHeap {
+	h := d.heaps[it.owed.Kind]
+	if h == nil {
+		h = &dueHeap{}
+		d.heaps[it.owed.Kind] = h
+	}
+	return h
 }
 
 func (d *dueList) wake() {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/ledger/journal"
@@ -185,13 +186,20 @@ func recoverDamage(err *error) {
 func view(db *bbolt.DB, fn func(tx *bbolt.Tx) error) (err error) {
 	defer recoverDamage(&err)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	return db.View(fn)
+	return whenOpen(db.View(fn))
 }
 
 func update(db *bbolt.DB, fn func(tx *bbolt.Tx) error) (err error) {
 	defer recoverDamage(&err)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	return db.Update(fn)
+	return whenOpen(db.Update(fn))
+}
+
+func whenOpen(err error) error {
+	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+		return fmt.Errorf("%w: %w", ledger.ErrUnavailable, errClosed)
+	}
+	return err
 }
 
 type indexPosition struct {
@@ -257,7 +265,9 @@ func applyToIndex(db *bbolt.DB, f []folded) error {
 
 type owedChange struct {
 	key  string
-	owed *ledger.Owed // nil: settled
+	owed *ledger.Owed // nil: nothing is left
+	// answered: an event told what became of the work. If newer work came meanwhile the claim is over.
+	answered bool
 }
 
 func foldInto(tx *bbolt.Tx, f []folded, owed []owedChange) ([]owedChange, error) {
@@ -323,7 +333,7 @@ func foldEvent(tx *bbolt.Tx, e ledger.Event, pos journal.Position, owed []owedCh
 		if err := putJSON(tx, bOwed, []byte(o.Key), o); err != nil {
 			return nil, err
 		}
-		owed = append(owed, owedChange{o.Key, &o})
+		owed = append(owed, owedChange{key: o.Key, owed: &o})
 	}
 	if key := ledger.Settles(e); key != "" {
 		var o ledger.Owed
@@ -337,12 +347,12 @@ func foldEvent(tx *bbolt.Tx, e ledger.Event, pos journal.Position, owed []owedCh
 				if err := tx.Bucket(bOwed).Delete([]byte(key)); err != nil {
 					return nil, err
 				}
-				owed = append(owed, owedChange{key, nil})
+				owed = append(owed, owedChange{key: key, answered: true})
 			} else {
 				if err := putJSON(tx, bOwed, []byte(key), next); err != nil {
 					return nil, err
 				}
-				owed = append(owed, owedChange{key, &next})
+				owed = append(owed, owedChange{key, &next, true})
 			}
 		}
 	}
@@ -555,18 +565,22 @@ func foldPass(tx *bbolt.Tx, e ledger.Event) error {
 func foldWritten(tx *bbolt.Tx, e ledger.Event) error {
 	for _, r := range e.Written.Results {
 		prefix := openPrefix(r.CRM, r.Object, r.ID)
-		var open, keys [][]byte
+		var pending, keys [][]byte
 		c := tx.Bucket(bOpenCorr).Cursor()
 		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
-			if len(v) < 4 {
-				return &DamageError{string(bOpenCorr), bytes.Clone(k)}
+			key, err := open(bOpenCorr, k, v)
+			if err != nil {
+				return err
 			}
-			open, keys = append(open, bytes.Clone(k)), append(keys, bytes.Clone(v[4:]))
+			pending, keys = append(pending, bytes.Clone(k)), append(keys, bytes.Clone(key))
 		}
 		for i, key := range keys {
 			v, err := get(tx, bCorrections, key)
-			if err != nil || v == nil {
+			if err != nil {
 				return err
+			}
+			if v == nil {
+				return &DamageError{string(bCorrections), key}
 			}
 			corr, err := getCorrection(v)
 			if err != nil {
@@ -587,7 +601,7 @@ func foldWritten(tx *bbolt.Tx, e ledger.Event) error {
 				return err
 			}
 			if next.Result == "done" {
-				if err := tx.Bucket(bOpenCorr).Delete(open[i]); err != nil {
+				if err := tx.Bucket(bOpenCorr).Delete(pending[i]); err != nil {
 					return err
 				}
 			}

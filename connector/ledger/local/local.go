@@ -151,7 +151,7 @@ func (l *Ledger) open() error {
 	l.opts.Journal.Acked = stands.seq
 	j, err := journal.Open(filepath.Join(l.dir, journalDir), l.opts.Journal)
 	if err != nil {
-		return errors.Join(err, closeBolt(db))
+		return errors.Join(l.explain(err, stands), closeBolt(db))
 	}
 	l.j = j
 	if damage == nil {
@@ -183,6 +183,23 @@ func (l *Ledger) open() error {
 	}
 	l.db = db
 	return nil
+}
+
+// explain tells a journal that merely ends too early, which an operator may accept, from a damaged one.
+func (l *Ledger) explain(err error, stands indexPosition) error {
+	var corrupt *journal.CorruptError
+	if !errors.As(err, &corrupt) {
+		return err
+	}
+	j, rerr := journal.Open(filepath.Join(l.dir, journalDir), journal.Options{ReadOnly: true})
+	if rerr != nil {
+		return err
+	}
+	head, _ := j.Head()
+	if cerr := j.Close(); cerr != nil || head >= stands.seq {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", &JournalBehindError{Index: stands.seq, Journal: head}, err)
 }
 
 // JournalBehindError says that the index stands for events that the journal does not have: the journal was
@@ -261,7 +278,7 @@ func (l *Ledger) load(db *bbolt.DB) error {
 		return err
 	}
 	return eachOwed(db, func(o ledger.Owed) bool {
-		l.due.put(o, time.Time{})
+		l.due.put(o, false)
 		return true
 	})
 }
@@ -276,6 +293,8 @@ func (l *Ledger) setState(n ledger.Number) consent.Decision {
 	return l.opts.Policy.DecideState(s.state, s.byCRM)
 }
 
+var errClosed = errors.New("closed")
+
 func (l *Ledger) degrade(why string) { l.degraded.Store(&why) }
 
 // fail makes the engine refuse everything from now on. After a failed sync nobody knows what is on disk, so the only
@@ -283,7 +302,16 @@ func (l *Ledger) degrade(why string) { l.degraded.Store(&why) }
 func (l *Ledger) fail(err error) {
 	if l.failure.CompareAndSwap(nil, &err) {
 		l.log.Error("ledger failed; every send is refused until heed is restarted", "error", err)
+		l.wakeReaders()
 	}
+}
+
+// wakeReaders makes those who wait for the index look again. The lock is needed: without it the call could fall
+// between a reader's look and its wait.
+func (l *Ledger) wakeReaders() {
+	l.progress.Lock()
+	l.caughtUp.Broadcast()
+	l.progress.Unlock()
 }
 
 // Health returns nil, or why the ledger cannot be relied on.
@@ -336,7 +364,7 @@ func (l *Ledger) submit(ctx context.Context, r *request) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-l.closing:
-		return fmt.Errorf("%w: closed", ledger.ErrUnavailable)
+		return fmt.Errorf("%w: %w", ledger.ErrUnavailable, errClosed)
 	}
 	select {
 	case <-r.done:
@@ -348,7 +376,7 @@ func (l *Ledger) submit(ctx context.Context, r *request) error {
 		case <-r.done:
 			return nil
 		default:
-			return fmt.Errorf("%w: closed", ledger.ErrUnavailable)
+			return fmt.Errorf("%w: %w", ledger.ErrUnavailable, errClosed)
 		}
 	}
 }
@@ -421,11 +449,14 @@ func (l *Ledger) commit(batch []*request) {
 			}
 			e.Seq = head + uint64(len(events)) + 1
 			if r.err == nil && r.floor != nil {
-				r.err = l.decideNow(&e, *r.floor, staged)
+				e.Opened.Decision = l.decideNow(e.Number, *r.floor, staged)
 			}
 			var b []byte
 			if r.err == nil {
 				b, r.err = e.Encode()
+			}
+			if len(b) > journal.MaxPayload { // would fail the journal for everybody
+				r.err = fmt.Errorf("%w: %d bytes, at most %d", ledger.ErrInvalid, len(b), journal.MaxPayload)
 			}
 			if r.err == nil {
 				r.err = l.stage(e, staged, keep)
@@ -497,21 +528,22 @@ func (l *Ledger) lookup(id string, inBatch map[string]int, head uint64) (seq uin
 	if dup {
 		return seq, true, nil
 	}
-	return seenSeq(l.db, id)
+	if seq, dup, err = seenSeq(l.db, id); err != nil {
+		err = fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
+	}
+	return seq, dup, err
 }
 
-// decideNow fills in the decision of a message that is being opened.
-func (l *Ledger) decideNow(e *ledger.Event, floor consent.Decision, staged map[phone.Number]ledger.Number) error {
-	m := e.Opened
-	m.Decision = floor
-	if floor.Verdict == consent.Allow {
-		d := l.Decide(e.Number)
-		if n, ok := staged[e.Number]; ok {
-			d = l.opts.Policy.Decide(n.Facts)
-		}
-		m.Decision = d
+// decideNow returns the decision of a message that is being opened: the stricter of the caller's and the number's.
+func (l *Ledger) decideNow(n phone.Number, floor consent.Decision, staged map[phone.Number]ledger.Number) consent.Decision {
+	d := l.Decide(n)
+	if rec, ok := staged[n]; ok && l.failure.Load() == nil {
+		d = l.opts.Policy.Decide(rec.Facts)
 	}
-	return nil
+	if floor.Verdict.Strictness() >= d.Verdict.Strictness() && floor.Verdict != consent.Allow {
+		d = floor
+	}
+	return d
 }
 
 // stage folds an event into the number records of the running batch.
@@ -602,7 +634,6 @@ func (l *Ledger) foldLoop() {
 		owed, err := l.applyBatch(f)
 		if err != nil {
 			l.fail(fmt.Errorf("update index: %w", err))
-			l.caughtUp.Broadcast()
 			continue
 		}
 		l.mu.Lock()
@@ -631,11 +662,7 @@ func (l *Ledger) catch(ctx context.Context) error {
 	if l.applied >= want {
 		return l.Health()
 	}
-	stop := context.AfterFunc(ctx, func() {
-		l.progress.Lock()
-		l.caughtUp.Broadcast()
-		l.progress.Unlock()
-	})
+	stop := context.AfterFunc(ctx, l.wakeReaders)
 	defer stop()
 	for l.applied < want {
 		if err := l.Health(); err != nil {
@@ -693,6 +720,8 @@ func (l *Ledger) Close() error {
 	l.closed.Do(func() {
 		close(l.closing)
 		l.done.Wait()
+		l.failure.CompareAndSwap(nil, &errClosed) // what another process appends from now on is not known here
+		l.wakeReaders()
 		err = errors.Join(closeBolt(l.db), l.j.Close())
 	})
 	return err

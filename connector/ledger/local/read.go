@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"os"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -153,6 +154,9 @@ func (l *Ledger) Events(ctx context.Context, from uint64) iter.Seq2[ledger.Event
 			}
 			return nil
 		})
+		if errors.Is(err, os.ErrClosed) {
+			err = fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
+		}
 		if err != nil && !errors.Is(err, errStop) {
 			yield(ledger.Event{}, err)
 		}
@@ -335,7 +339,10 @@ func (l *Ledger) Claim(ctx context.Context, kind ledger.OwedKind, limit int) ([]
 
 // Return gives claimed work back.
 func (l *Ledger) Return(_ context.Context, o ledger.Owed, until time.Time, note string) error {
-	l.due.giveBack(o.Key, until, note)
+	if err := l.Health(); err != nil {
+		return err
+	}
+	l.due.giveBack(o, until, note)
 	return nil
 }
 

@@ -30,6 +30,9 @@ type Report struct {
 
 const maxDifferences = 20
 
+// IndexInUse is the Report.IndexSkipped of a Verify beside a running daemon, which can be asked instead.
+const IndexInUse = "the index is in use by a running heed"
+
 // Sound reports whether nothing is wrong.
 func (r Report) Sound() bool { return len(r.Differences) == 0 }
 
@@ -55,7 +58,7 @@ func Verify(ctx context.Context, dir string, progress func(done, total int64)) (
 	defer j.Close()
 	db, err := openReadOnly(path)
 	if errors.Is(err, bbolt.ErrTimeout) {
-		rep.IndexSkipped = "the index is in use by a running heed"
+		rep.IndexSkipped = IndexInUse
 		return rep, nil
 	}
 	if err != nil {

@@ -342,8 +342,9 @@ func (l *Ledger) Open(ctx context.Context, m ledger.Message, floor consent.Decis
 		return ledger.Message{}, false, r.err
 	}
 	if !r.out[0].Duplicate {
-		m.Status = ledger.InitialStatus(m.Decision)
-		return m, false, nil
+		out := m // m itself belongs to the event now, which is still on its way into the index
+		out.Status = ledger.InitialStatus(m.Decision)
+		return out, false, nil
 	}
 	first, err := l.messageBySeq(ctx, r.out[0].Seq)
 	switch {

@@ -37,8 +37,8 @@ var (
 )
 
 const (
-	defaultBaseURL   = "https://api.twilio.com"
-	messagingBaseURL = "https://messaging.twilio.com"
+	defaultBaseURL = "https://api.twilio.com"
+	messagingHost  = "messaging.twilio.com"
 )
 
 // Config says which account to use and how. Printing a Config in any format shows no secret.
@@ -194,13 +194,14 @@ func New(c Config, client *http.Client) (*Provider, error) {
 	if _, retries := client.Transport.(*retryablehttp.RoundTripper); retries {
 		return nil, errors.New("twilio: the HTTP client repeats requests, and a repeated send is a second message; pass a plain one")
 	}
-	base, err := url.Parse(cmp.Or(strings.TrimSuffix(c.BaseURL, "/"), defaultBaseURL))
+	address := cmp.Or(strings.TrimSuffix(c.BaseURL, "/"), defaultBaseURL)
+	base, err := url.Parse(address + "/")
 	if err != nil {
 		return nil, fmt.Errorf("twilio: base_url: %w", err)
 	}
-	messaging := base
-	if base.String() == defaultBaseURL {
-		messaging, _ = url.Parse(messagingBaseURL)
+	messaging := base // an emulator serves both APIs
+	if address == defaultBaseURL {
+		messaging = &url.URL{Scheme: "https", Host: messagingHost, Path: "/"}
 	}
 
 	once := *client

@@ -165,7 +165,11 @@ func (f *folder) mark(class byte, r rune) {
 		}
 		return
 	}
+	hyphen := r == '-' && f.open // "opt-out" is one clause, "stop - Bob" two
 	f.close()
+	if hyphen {
+		return
+	}
 	switch class {
 	case cBreak:
 		f.pending |= afterBreak
@@ -262,6 +266,10 @@ func elides(w []byte) bool {
 
 // rune handles one character outside ASCII; enc is its encoding.
 func (f *folder) rune(r rune, enc string) {
+	if r == 'Ϲ' || r == 'ϲ' {
+		f.letter('ϲ') // decomposes to sigma, but looks like C
+		return
+	}
 	if p := norm.NFKD.PropertiesString(enc); p.Decomposition() != nil {
 		d := p.Decomposition()
 		for len(d) > 0 {

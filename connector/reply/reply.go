@@ -51,7 +51,7 @@ type Options struct {
 // Classifier holds the word lists. It is immutable and safe for concurrent use.
 type Classifier struct {
 	exact map[string]Result
-	hard  []target // single opt-out words, for the typo and look-alike rules
+	hard  []target // the opt-out words whose misspellings count
 }
 
 var defaultClassifier = func() *Classifier {
@@ -117,7 +117,8 @@ func New(o Options) (*Classifier, error) {
 	}
 	add(OptOut, o.OptOut)
 	for w, r := range c.exact {
-		if r.Verdict == OptOut && !strings.Contains(w, " ") {
+		_, builtin := locked[w]
+		if r.Verdict == OptOut && !strings.Contains(w, " ") && (slices.Contains(typoWords, w) || !builtin && len(w) >= 6) {
 			c.hard = append(c.hard, newTarget(w))
 		}
 	}

@@ -17,7 +17,7 @@ var keywords = []keyword{
 	// English, provider lists
 	{"stopall", OptOut, false}, {"stop all", OptOut, false}, {"unsub", OptOut, false}, {"optout", OptOut, true},
 	{"remove", OptOut, false}, {"td", OptOut, false}, {"terminate", OptOut, false}, {"halt", OptOut, false},
-	{"opt me out", OptOut, false}, {"cease", OptOut, false}, {"unenroll", OptOut, false},
+	{"opt me out", OptOut, false}, {"cease", OptOut, false}, {"stahp", OptOut, false}, {"discontinue", OptOut, false}, {"desist", OptOut, false}, {"unenroll", OptOut, false},
 	// French
 	{"arret", OptOut, false}, {"arrett", OptOut, false}, {"arrete", OptOut, false}, {"arretez", OptOut, false},
 	{"arreter", OptOut, false}, {"arrêt total", OptOut, false}, {"désabonner", OptOut, false},

@@ -335,6 +335,12 @@ func (b *binder) cond(c cond) (func(*row) bool, bounds, *apiError) {
 			bd.stampLo = v.lo.n
 		}
 	}
+	if ordered && f.isID() {
+		return func(r *row) bool {
+			x := get(r)
+			return x.kind != kindNull && ordering(c.op, strings.Compare(x.s, v.lo.s))
+		}, bd, nil
+	}
 	return func(r *row) bool { return v.test(c.op, get(r)) }, bd, nil
 }
 
@@ -684,7 +690,11 @@ func (c *compiled) sort(rows []*row) {
 			if (a.kind == kindNull) != (b.kind == kindNull) {
 				return (a.kind == kindNull) != ord.nullsLast
 			}
-			if d := compare(a, b); d != 0 {
+			d := compare(a, b)
+			if ord.acc.f.isID() {
+				d = strings.Compare(a.s, b.s)
+			}
+			if d != 0 {
 				return (d < 0) != ord.desc
 			}
 		}

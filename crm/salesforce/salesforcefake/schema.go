@@ -88,6 +88,10 @@ func (f *field) textual() bool {
 	}
 	return false
 }
+
+// isID says whether values are ids, whose order is that of their bytes.
+func (f *field) isID() bool { return f.Type == typeID || f.Type == Reference }
+
 func (f *field) filterable() bool { return f.Type != TextArea }
 
 func (f *field) writable() bool {

@@ -588,8 +588,8 @@ func TestWebhookAnswersMustBeGood(t *testing.T) {
 		{func(w http.ResponseWriter) { w.WriteHeader(204) }, 204, ""},
 		{func(w http.ResponseWriter) { w.WriteHeader(200) }, 200, "12300"},
 		{func(w http.ResponseWriter) { w.Header().Set("Content-Type", "text/xml"); w.WriteHeader(201) }, 201, ""},
-		{func(w http.ResponseWriter) { http.Error(w, "no", 403) }, 403, "11200"},
-		{func(w http.ResponseWriter) { http.Error(w, "no", 503) }, 503, "11200"},
+		{func(w http.ResponseWriter) { http.Error(w, "no", http.StatusForbidden) }, 403, "11200"},
+		{func(w http.ResponseWriter) { http.Error(w, "no", http.StatusServiceUnavailable) }, 503, "11200"},
 		{func(w http.ResponseWriter) { w.Header().Set("Location", "/other"); w.WriteHeader(307) }, 307, "11200"},
 		{func(w http.ResponseWriter) {
 			w.Header().Set("Content-Type", "text/xml")

@@ -65,13 +65,13 @@ var (
 	installing sync.Mutex
 )
 
-// InstallTransport replaces [http.DefaultClient] by one that this package can work with: it bounds every call in time,
+// InstallTransport replaces [http.DefaultClient] by one that this package can work with: it bounds its calls in time,
 // follows no redirects, and keeps what go-salesforce would drop. base does the sending; nil means a copy of
 // [http.DefaultTransport]. Call it once, before the program's first request; a later call only swaps base, which is
 // safe while requests are under way.
 //
 // It is process-wide because the library is: it has no other place for a transport. Other users of
-// http.DefaultClient get the time bound (5 minutes) and the redirects as answers, and nothing else.
+// http.DefaultClient get redirects as answers, and nothing else.
 func InstallTransport(base http.RoundTripper) { install(base, defaultMinWait, defaultMaxWait) }
 
 func install(base http.RoundTripper, minWait, maxWait time.Duration) {
@@ -98,7 +98,7 @@ func install(base http.RoundTripper, minWait, maxWait time.Duration) {
 		Backoff:      backoff,
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 	}}
-	http.DefaultClient = &http.Client{Transport: t, Timeout: wholeTimeout, CheckRedirect: noRedirect}
+	http.DefaultClient = &http.Client{Transport: t, CheckRedirect: noRedirect}
 	installed.Store(t)
 }
 
@@ -121,26 +121,35 @@ type login struct {
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if l := t.loginOf(req); l != nil {
-		ctx, cancel := context.WithCancel(req.Context())
-		defer cancel() // the body has been read by then
+		ctx, cancel := context.WithTimeout(req.Context(), wholeTimeout)
+		defer cancel()
 		defer context.AfterFunc(l.ctx, cancel)()
 		out := req.Clone(ctx)
 		out.URL.Path = tokenPath
 		resp, err := t.send(out)
-		if err == nil {
-			l.answer = keep(resp)
+		if err != nil {
+			return nil, err
 		}
-		return resp, err
+		if l.answer, err = keep(resp); err != nil {
+			return nil, err
+		}
+		return resp, nil
 	}
 	a, ours := req.Context().Value(answerKey{}).(*answer)
 	if !ours {
 		return (*t.base.Load()).RoundTrip(req)
 	}
-	resp, err := t.send(req)
+	// The bound is set here and not by http.Client.Timeout, whose timer and goroutine live on until a body is closed,
+	// and the library closes none of a failed call. Here the body has been read by the end.
+	ctx, cancel := context.WithTimeout(req.Context(), wholeTimeout)
+	defer cancel()
+	resp, err := t.send(req.Clone(ctx))
 	if err != nil {
 		return nil, err
 	}
-	*a = keep(resp)
+	if *a, err = keep(resp); err != nil {
+		return nil, err
+	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		resp.Body = io.NopCloser(strings.NewReader("{}")) // no array: the library gives up instead of renewing the session
 		resp.ContentLength = 2
@@ -159,12 +168,12 @@ func (t *transport) closeIdle() {
 	}
 }
 
-func keep(resp *http.Response) answer {
-	a := answer{status: resp.StatusCode, header: resp.Header}
-	if whole, ok := resp.Body.(*wholeBody); ok {
-		a.body = whole.bytes
-	}
-	return a
+// keep takes a copy of an answer whose body buffered has in memory.
+func keep(resp *http.Response) (answer, error) {
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return answer{status: resp.StatusCode, header: resp.Header, body: body}, err
 }
 
 // enter announces a token request and returns what to put behind the domain so that loginOf finds it again.
@@ -272,18 +281,11 @@ func (b buffered) RoundTrip(req *http.Request) (*http.Response, error) {
 	if len(body) > maxBody {
 		return nil, errTooLong
 	}
-	resp.Body = &wholeBody{bytes.NewReader(body), body}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil
 }
 
 func (b buffered) CloseIdleConnections() { b.t.closeIdle() }
-
-type wholeBody struct {
-	*bytes.Reader
-	bytes []byte
-}
-
-func (*wholeBody) Close() error { return nil }
 
 // session is one login. It is never changed: a new login makes a new one, so that calls may share it.
 type session struct {

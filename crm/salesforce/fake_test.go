@@ -1,0 +1,134 @@
+package salesforce_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+
+	"github.com/heed-sms/heed/crm"
+	"github.com/heed-sms/heed/crm/crmtest"
+	"github.com/heed-sms/heed/crm/salesforce"
+	"github.com/heed-sms/heed/crm/salesforce/salesforcefake"
+)
+
+// world is the emulator, which was written from the vendor's documentation and not from the driver.
+type world struct {
+	org    *salesforcefake.Org
+	driver *salesforce.Org
+	ghosts int
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	fake := salesforcefake.New(salesforcefake.Options{ClientID: "client", ClientSecret: "secret"})
+	server := httptest.NewServer(fake.Handler())
+	t.Cleanup(func() {
+		fake.Close()
+		http.DefaultClient.CloseIdleConnections()
+		server.Close()
+	})
+	o, err := salesforce.New(salesforce.Config{Domain: server.URL, ClientID: "client", ClientSecret: "secret", PageSize: 3, Objects: []salesforce.Object{
+		{Object: "Contact", Phones: []string{"MobilePhone", "Phone"}, OptOut: salesforce.OptOut{Field: "SMS_Opt_Out__c"}},
+		{Object: "Lead", Phones: []string{"MobilePhone", "Phone"}, OptOut: salesforce.OptOut{Field: "SMS_Opt_Out__c"}},
+	}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &world{org: fake, driver: o}
+}
+
+func (w *world) Directory() crm.Directory    { return w.driver }
+func (w *world) Objects() []string           { return []string{"Contact", "Lead"} }
+func (w *world) PhoneFields(string) []string { return []string{"MobilePhone", "Phone"} }
+
+func (w *world) Create(_ testing.TB, object string, phones []crm.Phone, out bool) crm.Key {
+	fields := map[string]any{"LastName": "Example", "SMS_Opt_Out__c": out}
+	if object == "Lead" {
+		fields["Company"] = "Example"
+	}
+	for _, p := range phones {
+		fields[p.Field] = p.Raw
+	}
+	return crm.Key{Object: object, ID: w.org.Insert(object, fields)}
+}
+
+func (w *world) Tick(t testing.TB, k crm.Key, out bool) {
+	if err := w.org.Update(k.Object, k.ID, map[string]any{"SMS_Opt_Out__c": out}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) OptedOut(t testing.TB, k crm.Key) bool {
+	r, ok := w.org.Get(k.Object, k.ID)
+	if !ok {
+		t.Fatalf("no record %v", k)
+	}
+	return r["SMS_Opt_Out__c"].(bool)
+}
+
+func (w *world) Delete(t testing.TB, k crm.Key) {
+	if err := w.org.Delete(k.Object, k.ID); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) Merge(t testing.TB, loser, survivor crm.Key) {
+	if err := w.org.Merge(loser.Object, survivor.ID, []string{loser.ID}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) Ghost(object string) crm.Key {
+	w.ghosts++
+	prefix := map[string]string{"Contact": "003", "Lead": "00Q"}[object]
+	return crm.Key{Object: object, ID: salesforcefake.ID18(prefix + "00000zzzzz" + string(rune('a'+w.ghosts)) + "z")}
+}
+
+func TestTheDriverKeepsTheContractAgainstTheEmulator(t *testing.T) {
+	crmtest.Run(t, func(t *testing.T) crmtest.World { return newWorld(t) })
+}
+
+func TestTheEmulatorsProbeIsAllGreen(t *testing.T) {
+	w := newWorld(t)
+	w.Create(t, "Contact", nil, false)
+	w.Create(t, "Lead", nil, false)
+	for _, f := range w.driver.Probe(t.Context()) {
+		if !f.OK {
+			t.Errorf("%s: %s", f.What, f.Hint)
+		}
+	}
+	w.org.SetAccess("Contact", "SMS_Opt_Out__c", salesforcefake.ReadOnly)
+	if !slices.ContainsFunc(w.driver.Probe(t.Context()), func(f crm.Finding) bool { return !f.OK && f.Hint != "" }) {
+		t.Error("the probe does not notice a read-only box")
+	}
+}
+
+func TestASessionThatEndsInTheMiddleAndLockedRowsAreSurvived(t *testing.T) {
+	w := newWorld(t)
+	var writes []crm.Write
+	for range 10 {
+		writes = append(writes, crm.Write{Key: w.Create(t, "Contact", nil, false), OptedOut: true})
+	}
+	if err := w.org.SetKnobs(func(k *salesforcefake.Knobs) {
+		k.ExpireEveryN = 2
+		k.LockIDs = map[string]int{writes[3].ID: 1}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for p, err := range w.driver.Scan(t.Context(), crm.Key{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += len(p.Records)
+	}
+	if n != 10 {
+		t.Errorf("%d records, want 10", n)
+	}
+	for i, r := range w.driver.Write(t.Context(), writes) {
+		if (r.Err != nil) != (i == 3) || i == 3 && crm.ClassOf(r.Err) != crm.RetryNow {
+			t.Errorf("write %d: %v", i, r.Err)
+		}
+	}
+}

@@ -148,7 +148,7 @@ func (o *Org) writeChunk(ctx context.Context, jobs []*job) {
 				o.rememberRefusal(j.obj, blamed[j])
 			}
 		}
-		if calls+2 <= maxHalvings && ctx.Err() == nil && failedTogether(part) {
+		if calls+len(queue)+2 <= maxHalvings && ctx.Err() == nil && failedTogether(part) {
 			half := len(part) / 2
 			queue = append(queue, part[:half], part[half:])
 		}

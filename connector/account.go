@@ -54,8 +54,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// supervise runs fn again whenever it panics, and ends when it returns. One broken record must not end all owed work.
-func supervise(ctx context.Context, log *slog.Logger, name string, fn func(context.Context)) {
+// Supervise runs fn again whenever it panics, and ends when it returns. One broken record must not end all owed work.
+func Supervise(ctx context.Context, log *slog.Logger, name string, fn func(context.Context)) {
 	for ctx.Err() == nil {
 		err := func() (err error) {
 			defer func() {

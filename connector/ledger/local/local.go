@@ -647,11 +647,11 @@ func (l *Ledger) foldLoop() {
 			}
 		}
 		l.mu.Unlock()
+		l.due.update(owed) // before the index is said to have caught up: whoever waited for that may claim
 		l.progress.Lock()
 		l.applied = last
 		l.caughtUp.Broadcast()
 		l.progress.Unlock()
-		l.due.update(owed)
 	}
 }
 

@@ -1,5 +1,7 @@
 package reply
 
+import "sync"
+
 var yes = func() map[string]bool {
 	m := map[string]bool{}
 	for _, w := range affirmations {
@@ -8,61 +10,83 @@ var yes = func() map[string]bool {
 	return m
 }()
 
-// shortReply is how many words a reply may have without costing an allocation.
-const shortReply = 48
+// scratch is the memory that one classification works in. It is pooled, because the compiler cannot prove that it
+// does not outlive the call.
+type scratch struct {
+	text, verb message
+	ids        []uint16
+	place      []uint8
+}
+
+var pool = sync.Pool{New: func() any {
+	return &scratch{
+		text:  message{buf: make([]byte, 0, 512), tok: make([]token, 0, 64)},
+		verb:  message{buf: make([]byte, 0, 2*maxVerb), tok: make([]token, 0, maxVerb)},
+		ids:   make([]uint16, 0, 64),
+		place: make([]uint8, 0, 65),
+	}
+}}
+
+// mostKept is the number of words above which memory is left to the garbage collector instead of the pool.
+const mostKept = 512
 
 // Classify decides what a text means. It reads at most the first 4,096 characters; a longer text in which it finds
 // no request to stop is held, because the rest was not read. The time is linear in what is read, and short replies
 // cost no allocation.
 func (c *Classifier) Classify(text string) Result {
-	var buf [256]byte
-	var tok [shortReply]token
-	m := message{buf: buf[:0], tok: tok[:0]}
+	s := pool.Get().(*scratch)
+	r := c.classify(text, s)
+	if cap(s.text.tok) <= mostKept && cap(s.text.buf) <= 16*mostKept {
+		pool.Put(s)
+	}
+	return r
+}
+
+// classify tries the rules in order.
+func (c *Classifier) classify(text string, s *scratch) Result {
+	m := &s.text
 	m.fold(text)
 	if r, ok := c.exact[string(m.buf)]; ok {
 		return r
 	}
-	r, _ := c.classify(text, &m)
+	r := c.behindExact(text, s)
 	if m.cut && r.Verdict != OptOut {
 		return Result{Hold, "too_long", ""}
 	}
 	return r
 }
 
-// classify tries the rules behind the exact words, in order. It also returns the number of steps of the phrase rules.
-func (c *Classifier) classify(text string, m *message) (Result, int) {
-	if rest, ok := reaction(text); ok {
+// behindExact tries the rules behind the exact words.
+func (c *Classifier) behindExact(text string, s *scratch) Result {
+	m := &s.text
+	if rest, ok := reaction(text, &s.verb); ok {
 		if rest == "" {
-			return Result{None, "reaction", ""}, 0
+			return Result{None, "reaction", ""}
 		}
 		// Something was written after the quotation: that is what counts.
 		m.fold(rest)
 		if r, ok := c.exact[string(m.buf)]; ok {
-			return r, 0
+			return r
 		}
 	}
 	if len(m.tok) == 0 {
 		switch {
 		case m.stopSign:
-			return Result{Hold, "stop_emoji", ""}, 0
+			return Result{Hold, "stop_emoji", ""}
 		case m.blank:
-			return Result{None, "blank", ""}, 0
+			return Result{None, "blank", ""}
 		}
-		return Result{None, "none", ""}, 0
+		return Result{None, "none", ""}
 	}
 	if yes[string(m.buf)] {
-		return Result{None, "yes", ""}, 0
+		return Result{None, "yes", ""}
 	}
 
-	var ids [shortReply]uint16
-	var place [shortReply + 1]uint8
-	x := matcher{g: lang, tok: m.tok, ids: ids[:0], place: place[:]}
-	if len(m.tok) > shortReply {
-		x.ids, x.place = make([]uint16, 0, len(m.tok)), make([]uint8, len(m.tok)+1)
-	}
+	s.ids = s.ids[:0]
 	for i := range m.tok {
-		x.ids = append(x.ids, c.word(m.word(i), &m.tok[i]))
+		s.ids = append(s.ids, c.word(m.word(i), &m.tok[i]))
 	}
+	x := newMatcher(m.tok, s)
 
 	// One word, apart from greetings and thanks: misspelt, disguised or written in pieces?
 	a, b := 0, len(m.tok)
@@ -75,23 +99,28 @@ func (c *Classifier) classify(text string, m *message) (Result, int) {
 	w := m.buf[m.tok[a].start:m.tok[b-1].end]
 	if b-a == 1 {
 		if r := c.exact[string(w)]; r.Verdict == Help {
-			return r, 0
+			return r
 		}
 		if r, ok := c.oneWord(w, &m.tok[a]); ok {
-			return r, 0
+			return r
 		}
 		if len(m.tok) == 1 && x.ids[0] < idFirst {
 			if r, ok := c.glued(w); ok {
-				return r, 0
+				return r
 			}
 		}
 	} else if b-a <= 6 && len(w) <= 32 {
 		if r, ok := c.pieces(w); ok {
-			return r, 0
+			return r
 		}
 	}
-	r := x.run()
-	return r, x.steps
+	return x.run()
+}
+
+// newMatcher returns a matcher for the words in s.ids, working in s.
+func newMatcher(tok []token, s *scratch) matcher {
+	s.place = append(s.place[:0], make([]uint8, len(tok)+1)...)
+	return matcher{g: lang, tok: tok, ids: s.ids, place: s.place}
 }
 
 // word returns the vocabulary number of a word, of the word that it disguises, or of the one that it misspells.

@@ -308,6 +308,8 @@ type matcher struct {
 	place []uint8 // what the position before each word is; one more than words
 	steps int     // element tests made, to prove that the time is linear
 
+	exhaust bool // go on after the verdict is certain; for the proof
+
 	tried [64]uint32 // pattern element → offsets from start at which it failed
 	start int
 	stop  tokenFlag // what the pattern does not reach across
@@ -453,7 +455,7 @@ func (m *matcher) run() Result {
 						best = Result{Hold, p.rule, m.g.words[m.ids[m.at]]}
 					}
 				case opts, insist:
-					if p.effect == insist || m.place[m.at]&shielded == 0 {
+					if (p.effect == insist || m.place[m.at]&shielded == 0) && !m.exhaust {
 						return Result{OptOut, p.rule, m.g.words[m.ids[m.at]]}
 					}
 				}

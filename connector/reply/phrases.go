@@ -50,7 +50,7 @@ var sets = map[string]string{
 	"texts":  `text texts txt txts message messages msg msgs sms mms spam alerts notifications promos ads marketing contact communication communications promotions messaging texting offers solicitations`,
 	"texts2": `text texts txt txts message messages msg msgs sms mms spam ads marketing promotions texting solicitations offers`,
 	"list":   `list lists database databases system systems mailing mailings records subscription contacts texts messages campaign thing file files directory group groups chat text texting distribution lista chain thread everything all`,
-	"remove": `remove delete erase exclude unlist unregister deregister unenroll rmv rmve remov remve purge enroll unenrol unsubscribe unsub omit`,
+	"remove": `remove delete erase exclude unlist unregister deregister unenroll rmv rmve remov remve purge unenrol unsubscribe unsub omit`,
 	"take":   `take get drop scratch strike pull remove delete cross keep want wanted`,
 	"unsub":  `unscribe unsuscribe unsubscrive unsubsribe unsubcribe unsubscribe unsub unsubscribing unsubscribed unsubscription unsubscribes unsubs`,
 	"swear":  `the hell fuck tf f heck`,
@@ -258,6 +258,7 @@ var phrases = []phrase{
 		"!opt|opting|opted|opts @me|us|this|my|number|him|her|@phone* out|ut",
 		"!optout",
 		"!opt out",
+		"un !enroll|subscribe",
 		"how|where|can|way to|i|do|we* !unsubscribe|unsub",
 
 		// consent

@@ -54,8 +54,8 @@ var reactionVerb = func() map[string]bool {
 const maxVerb = 80
 
 // reaction reports whether a text is a reaction that quotes another message, and returns what was written behind the
-// quotation.
-func reaction(text string) (rest string, ok bool) {
+// quotation. It works in m.
+func reaction(text string, m *message) (rest string, ok bool) {
 	text = strings.TrimFunc(text, ignorable)
 	open := -1
 	for i, r := range text {
@@ -73,15 +73,11 @@ func reaction(text string) (rest string, ok bool) {
 	if open == 0 {
 		return "", false
 	}
-	var buf [maxVerb * 2]byte
-	var tok [maxVerb]token
-	m := message{buf: buf[:0], tok: tok[:0]}
 	m.fold(text[:open])
-	verb := string(m.buf)
-	if !reactionVerb[verb] {
+	if !reactionVerb[string(m.buf)] {
 		return "", false
 	}
-	if (verb == "to" || verb == "a") && !symbolFirst(text) {
+	if len(m.buf) <= 2 && !symbolFirst(text) {
 		return "", false // 👍 to “…” is a reaction, To “…” is not
 	}
 	_, n := utf8.DecodeRuneInString(text[open:])
@@ -92,13 +88,15 @@ func reaction(text string) (rest string, ok bool) {
 	}
 	_, n = utf8.DecodeRuneInString(quoted[close:])
 	rest = strings.TrimFunc(quoted[close+n:], func(r rune) bool { return ignorable(r) || unicode.IsPunct(r) })
-	switch normalise(rest) {
+	goesOn := string(m.buf) == "hat" || string(m.buf) == "ha messo" // the verb goes on behind the quotation
+	if goesOn || rest == "" {
+		return "", true
+	}
+	m.fold(rest)
+	switch string(m.buf) {
 	case "", "mit gefallt mir markiert", "reagiert", "geliebt", "leuk", "ein herz gegeben", "mit reagiert", "gelacht",
 		"betont", "hinterfragt", "nicht", "mi piace a", "a":
 		rest = ""
-	}
-	if verb == "hat" || verb == "ha messo" {
-		rest = "" // the verb goes on behind the quotation
 	}
 	return rest, true
 }

@@ -1,0 +1,88 @@
+package salesforce
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/heed-sms/heed/crm"
+)
+
+func TestProbeSaysWhatIsWrongAndWhatToClick(t *testing.T) {
+	const phones = `{"name":"MobilePhone","type":"phone"},{"name":"Phone","type":"phone"},{"name":"SystemModstamp","type":"datetime","filterable":true}`
+	for _, c := range []struct {
+		name, fields, what, hint string
+		status                   int
+		edit                     func(*Config)
+	}{
+		{name: "hidden field", fields: phones, what: "no field SMS_Opt_Out__c", hint: "Read Access"},
+		{name: "read-only", fields: phones + `,{"name":"SMS_Opt_Out__c","type":"boolean"}`, what: "may not write", hint: "Edit Access"},
+		{name: "formula", fields: phones + `,{"name":"SMS_Opt_Out__c","type":"boolean","calculated":true}`, what: "formula", hint: "can be written"},
+		{name: "other type", fields: phones + `,{"name":"SMS_Opt_Out__c","type":"picklist","updateable":true}`, what: "not a checkbox", hint: "out:"},
+		{name: "picklist value", fields: phones + `,{"name":"C__c","type":"picklist","updateable":true,"picklistValues":[{"value":"Out","active":true},{"value":"In","active":false}]}`,
+			what: `no active value "In"`, hint: "Fields & Relationships", edit: func(c *Config) { c.Objects[0].OptOut = OptOut{Field: "C__c", Out: "Out", In: "In"} }},
+		{name: "optional field of another type", fields: phones + `,{"name":"SMS_Opt_Out__c","type":"boolean","updateable":true},{"name":"D__c","type":"date","updateable":true}`,
+			what: "date_field Contact.D__c is a date field", hint: "datetime", edit: func(c *Config) { c.Objects[0].DateField = "D__c" }},
+		{name: "no object", status: 404, what: "does not exist", hint: "Object Manager"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := play(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Date", time.Now().UTC().Format(http.TimeFormat))
+				switch {
+				case isCount(r):
+					io.WriteString(w, `{"totalSize":3,"done":true,"records":[]}`)
+				case strings.HasSuffix(r.URL.Path, "/describe") && c.status != 0:
+					w.WriteHeader(c.status)
+					io.WriteString(w, `[{"errorCode":"NOT_FOUND","message":"The requested resource does not exist"}]`)
+				case strings.HasSuffix(r.URL.Path, "/describe"):
+					fmt.Fprintf(w, `{"name":"Contact","queryable":true,"updateable":true,"fields":[%s]}`, c.fields)
+				case strings.Contains(r.URL.Path, "userinfo"):
+					io.WriteString(w, `{"preferred_username":"heed@acme.example"}`)
+				default:
+					io.WriteString(w, `{"totalSize":1,"done":true,"records":[{"Name":"Acme","IsSandbox":true}]}`)
+				}
+			})
+			edit := c.edit
+			if edit == nil {
+				edit = func(*Config) {}
+			}
+			var bad []crm.Finding
+			for _, f := range s.open(t, edit).Probe(t.Context()) {
+				if !f.OK {
+					bad = append(bad, f)
+				}
+			}
+			if len(bad) != 1 || !strings.Contains(bad[0].What, c.what) || !strings.Contains(bad[0].Hint, c.hint) {
+				t.Errorf("findings %+v, want one with %q and the hint %q", bad, c.what, c.hint)
+			}
+		})
+	}
+}
+
+func TestProbeReportsARefusedLoginAndAWrongClock(t *testing.T) {
+	s := play(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Sforce-Limit-Info", "api-usage=4990/5000")
+		w.Header().Set("Date", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))
+		io.WriteString(w, "{}")
+	})
+	var all string
+	for _, f := range s.open(t).Probe(t.Context()) {
+		if !f.OK {
+			all += f.What + "\n"
+		}
+	}
+	if !strings.Contains(all, "off Salesforce's") || !strings.Contains(all, "4990 of 5000") {
+		t.Errorf("findings %s", all)
+	}
+	s.token = func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(400)
+		io.WriteString(w, `{"error":"invalid_grant","error_description":"user hasn't approved this consumer"}`)
+	}
+	fs := s.open(t).Probe(t.Context())
+	if len(fs) != 1 || fs[0].OK || !strings.Contains(fs[0].What, "invalid_grant") || fs[0].Hint == "" {
+		t.Errorf("findings %+v", fs)
+	}
+}

@@ -534,7 +534,7 @@ func keys(t *testing.T, s *suite) {
 	m := message("m1", number(1), now)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	first := 0
+	first, opened := 0, ""
 	for i := range 20 {
 		wg.Go(func() {
 			again := m
@@ -547,12 +547,13 @@ func keys(t *testing.T, s *suite) {
 			}
 			if !existed {
 				first++
-				m.ID = got.ID
+				opened = got.ID
 			}
 		})
 	}
 	wg.Wait()
 	equal(t, "opened", first, 1)
+	m.ID = opened
 	add(t, l, outcome("o", m, ledger.StatusSent, "SM1", now), stop("1", number(1), now))
 	for range 2 {
 		again := m

@@ -21,8 +21,9 @@ import (
 )
 
 // The index is one bbolt file. Every value carries a CRC32C over its key and itself, because bbolt has no page
-// checksums: a flipped bit in a value would otherwise read back as another state. A flipped bit in a key is found by
-// verify, which computes the whole index again and compares.
+// checksums: a flipped bit in a key or a value would otherwise read back as another state. A damaged page can also
+// lose records without a trace, so those that decide about sending are tallied. All of that is checked at each start;
+// Verify computes the whole index again and compares.
 //
 // Buckets of the fold, computed from the journal:
 var (
@@ -55,6 +56,7 @@ var foldBuckets = [][]byte{bNumbers, bSeen, bTrail, bOwed, bMessages, bMessageID
 var (
 	kFormat   = []byte("format")
 	kPosition = []byte("position")
+	kTally    = []byte("tally")
 )
 
 const formatVersion = 1
@@ -126,7 +128,13 @@ func seenKey(id string) []byte {
 // that comes back as an error.
 func openBolt(path string) (db *bbolt.DB, err error) {
 	defer recoverDamage(&err)
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	_, statErr := os.Stat(path)
+	if statErr == nil {
+		if err := checkFile(path); err != nil {
+			return nil, err
+		}
+	}
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout:         lockTimeout,
 		FreelistType:    bbolt.FreelistMapType,
@@ -165,6 +173,157 @@ func openBolt(path string) (db *bbolt.DB, err error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
+}
+
+// checkFile reads an existing index through before bbolt opens it for writing. bbolt then walks over all pages as well,
+// to find the free ones, but in a goroutine of its own, where its panic on a damaged page would end the process.
+// Pages that are merely lost cost space and nothing else.
+func checkFile(path string) error {
+	db, err := openReadOnly(path)
+	if err != nil {
+		return fmt.Errorf("open index: %w", err)
+	}
+	err = view(db, func(tx *bbolt.Tx) error {
+		if err := checkTree(tx); err != nil {
+			return err
+		}
+		if meta := tx.Bucket(bMeta); meta != nil {
+			v, err := open(bMeta, kFormat, meta.Get(kFormat))
+			if err == nil && v != nil && (len(v) != 1 || v[0] > formatVersion) {
+				return errNewerFormat
+			}
+		}
+		var damage error
+		walk(tx, func(err error) bool {
+			damage = err
+			return false
+		})
+		return damage
+	})
+	return errors.Join(err, closeBolt(db))
+}
+
+func openReadOnly(path string) (db *bbolt.DB, err error) {
+	defer recoverDamage(&err)
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	return bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockTimeout})
+}
+
+// checkTree checks the pages that a transaction sees, before anything follows them.
+func checkTree(tx *bbolt.Tx) error {
+	f, err := os.Open(tx.DB().Path())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return checkPages(f, uint64(tx.ID()))
+}
+
+// walk reads every record of the index and tells what is damaged, until bad returns false.
+func walk(tx *bbolt.Tx, bad func(error) bool) {
+	if tx.Bucket(bMeta) == nil || tx.Bucket(bMeta).Get(kPosition) == nil {
+		for _, name := range foldBuckets { // nothing was folded into it yet
+			if b := tx.Bucket(name); b != nil {
+				if k, _ := b.Cursor().First(); k != nil {
+					bad(&DamageError{string(bMeta), kPosition})
+					return
+				}
+			}
+		}
+		return
+	}
+	var have tally
+	var bucket func(name []byte, b *bbolt.Bucket) bool
+	bucket = func(name []byte, b *bbolt.Bucket) bool {
+		t := have.of(name)
+		c := b.Cursor()
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			var err error
+			if v == nil {
+				if !bucket(k, b.Bucket(k)) {
+					return false
+				}
+			} else if _, err = open(name, k, v); err == nil {
+				t.add(v)
+			}
+			if err != nil && !bad(err) {
+				return false
+			}
+		}
+		return true
+	}
+	err := tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+		if !bucket(name, b) {
+			return errStop
+		}
+		return nil
+	})
+	if err != nil {
+		return
+	}
+	switch want, err := readTally(tx); {
+	case err != nil:
+		bad(err)
+	case want.numbers != have.numbers, want.seen != have.seen:
+		bad(fmt.Errorf("index is damaged: %d numbers and %d event ids are left of %d and %d, or are not the same",
+			have.numbers.n, have.seen.n, want.numbers.n, want.seen.n))
+	}
+}
+
+// tally counts the records of two buckets: without a number's record a send would be allowed, and without an event's
+// id it would be done twice.
+type tally struct{ numbers, seen, others sum64 }
+
+// sum64 is a count of records and the sum of their checksums, which does not depend on their order.
+type sum64 struct{ n, sum uint64 }
+
+func (t *tally) of(bucket []byte) *sum64 {
+	switch string(bucket) {
+	case string(bNumbers):
+		return &t.numbers
+	case string(bSeen):
+		return &t.seen
+	}
+	return &t.others
+}
+
+// add counts a stored value, with its checksum.
+func (s *sum64) add(v []byte) {
+	s.n++
+	s.sum += uint64(binary.LittleEndian.Uint32(v))
+}
+
+// put stores a value and counts it.
+func (s *sum64) put(b *bbolt.Bucket, key, value []byte) error {
+	if old := b.Get(key); len(old) >= 4 {
+		s.n--
+		s.sum -= uint64(binary.LittleEndian.Uint32(old))
+	}
+	s.n++
+	s.sum += uint64(sum(key, value))
+	return put(b, key, value)
+}
+
+func readTally(tx *bbolt.Tx) (t tally, err error) {
+	v, err := get(tx, bMeta, kTally)
+	if err != nil || v == nil && tx.Bucket(bMeta).Get(kPosition) == nil {
+		return t, err
+	}
+	if len(v) != 32 {
+		return t, &DamageError{string(bMeta), kTally}
+	}
+	for i, p := range []*uint64{&t.numbers.n, &t.numbers.sum, &t.seen.n, &t.seen.sum} {
+		*p = binary.BigEndian.Uint64(v[8*i:])
+	}
+	return t, nil
+}
+
+func (t *tally) write(tx *bbolt.Tx) error {
+	var v []byte
+	for _, n := range []uint64{t.numbers.n, t.numbers.sum, t.seen.n, t.seen.sum} {
+		v = binary.BigEndian.AppendUint64(v, n)
+	}
+	return put(tx.Bucket(bMeta), kTally, v)
 }
 
 func closeBolt(db *bbolt.DB) (err error) {
@@ -271,11 +430,17 @@ type owedChange struct {
 }
 
 func foldInto(tx *bbolt.Tx, f []folded, owed []owedChange) ([]owedChange, error) {
-	var err error
+	t, err := readTally(tx)
+	if err != nil {
+		return nil, err
+	}
 	for _, x := range f {
-		if owed, err = foldEvent(tx, x.event, x.pos, owed); err != nil {
+		if owed, err = foldEvent(tx, x.event, x.pos, &t, owed); err != nil {
 			return nil, fmt.Errorf("fold event %d (%s): %w", x.event.Seq, x.event.Kind, err)
 		}
+	}
+	if err := t.write(tx); err != nil {
+		return nil, err
 	}
 	last := f[len(f)-1]
 	return owed, put(tx.Bucket(bMeta), kPosition, append(be(last.event.Seq), last.event.Hash[:]...))
@@ -283,7 +448,7 @@ func foldInto(tx *bbolt.Tx, f []folded, owed []owedChange) ([]owedChange, error)
 
 // foldEvent changes the buckets of the fold as one event demands. The rules are package ledger's; here is only where
 // things are kept.
-func foldEvent(tx *bbolt.Tx, e ledger.Event, pos journal.Position, owed []owedChange) ([]owedChange, error) {
+func foldEvent(tx *bbolt.Tx, e ledger.Event, pos journal.Position, t *tally, owed []owedChange) ([]owedChange, error) {
 	if e.ID != "" {
 		k := seenKey(e.ID)
 		if v, err := get(tx, bSeen, k); err != nil {
@@ -291,7 +456,7 @@ func foldEvent(tx *bbolt.Tx, e ledger.Event, pos journal.Position, owed []owedCh
 		} else if v != nil {
 			return owed, nil // a repeat that slipped into the journal has no effect
 		}
-		if err := put(tx.Bucket(bSeen), k, be(e.Seq)); err != nil {
+		if err := t.seen.put(tx.Bucket(bSeen), k, be(e.Seq)); err != nil {
 			return nil, err
 		}
 	}
@@ -316,7 +481,7 @@ func foldEvent(tx *bbolt.Tx, e ledger.Event, pos journal.Position, owed []owedCh
 		}
 		var changed bool
 		if after, changed = ledger.ApplyNumber(before, e); changed {
-			if err := put(tx.Bucket(bNumbers), key, after.AppendBinary(nil)); err != nil {
+			if err := t.numbers.put(tx.Bucket(bNumbers), key, after.AppendBinary(nil)); err != nil {
 				return nil, err
 			}
 		}

@@ -1,0 +1,337 @@
+package reconcile
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/crm"
+)
+
+// TextOptions say how a report is to be written.
+type TextOptions struct {
+	Zone  *time.Location // for times; UTC if nil
+	Limit int            // corrections listed for each cause; 50 if 0, all if negative
+}
+
+// countNames are the counts that a report names, in its order. Others are listed after them as they are.
+var countNames = []struct{ name, text string }{
+	{"records_read", "CRM records read"},
+	{"pages", "pages of records"},
+	{"records_gone", "records deleted, merged or converted"},
+	{"records_hidden", "records that are no longer shown"},
+	{"records_without_number", "records without a readable phone number"},
+	{"ticked_without_number", "of them with a ticked box"},
+	{"phones_unreadable", "phone fields that are no number"},
+	{"inbound_read", "received messages compared with the ledger"},
+	{"inbound_recovered", "of them recovered: no webhook had brought them"},
+	{"outbound_read", "sent messages looked through"},
+	{"sends_settled", "sends whose unknown outcome was found"},
+	{"sends_still_unknown", "sends whose outcome is still unknown"},
+	{"errors", "sources that could not be read in full"},
+}
+
+// numberCounts are states, which the first line of a report adds up.
+var numberCounts = []string{numbersOut, numbersSettled, numbersWaiting, numbersParked}
+
+// Text writes a pass for people. Numbers are masked, and nothing of a message's text appears. corrections are the pass's
+// (ledger.Ledger.Corrections); the sequence is gone through once for each cause, so that nothing has to be kept.
+func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, error], o TextOptions) error {
+	zone := o.Zone
+	if zone == nil {
+		zone = time.UTC
+	}
+	limit := cmp.Or(o.Limit, 50)
+	b := bufio.NewWriter(w)
+	say := func(format string, args ...any) { fmt.Fprintf(b, format+"\n", args...) }
+	at := func(t time.Time) string {
+		if t.IsZero() {
+			return "unknown time"
+		}
+		return t.In(zone).Format("2006-01-02 15:04:05 MST")
+	}
+
+	if _, ok := p.Counts[numbersOut]; ok {
+		say("%d numbers opted out = %d settled in every CRM record + %d with boxes still to be set + %d waiting for a person",
+			p.Counts[numbersOut], p.Counts[numbersSettled], p.Counts[numbersWaiting], p.Counts[numbersParked])
+	}
+	found := 0
+	for _, n := range p.Causes {
+		found += n
+	}
+	switch {
+	case found > 0:
+		var parts []string
+		for _, r := range []struct{ result, text string }{{"done", "done"}, {"pending", "pending"}, {"parked", "waiting for a person"}, {"planned", "planned only (dry run)"}} {
+			if n := p.Results[r.result]; n > 0 || r.result == "done" && p.Results["planned"] == 0 {
+				parts = append(parts, fmt.Sprintf("%d %s", n, r.text))
+			}
+		}
+		say("%d differences found = %s", found, strings.Join(parts, " + "))
+	case p.FinishedAt.IsZero():
+		say("No differences so far; the pass has not ended.")
+	case p.Error != "":
+		say("No differences in what could be read. Not everything could: see below.")
+	default:
+		say("Nothing to report: CRM, provider and ledger agree.")
+	}
+	say("")
+	what := p.Kind
+	if p.Full {
+		what += ", everything read"
+	}
+	say("Pass      %s (%s)", p.ID, what)
+	switch {
+	case p.FinishedAt.IsZero():
+		say("Ran       %s – not ended: running, or interrupted and to be gone on with", at(p.StartedAt))
+	default:
+		say("Ran       %s – %s (%s)", at(p.StartedAt), at(p.FinishedAt), p.FinishedAt.Sub(p.StartedAt).Round(time.Millisecond))
+	}
+	if p.Error != "" {
+		say("")
+		say("PARTIAL. What could not be checked, and why:")
+		for line := range strings.SplitSeq(p.Error, "\n") {
+			say("  - %s", plain(line, 500))
+		}
+	}
+	if len(p.Notes) > 0 {
+		say("")
+		say("Notes")
+		for _, n := range p.Notes {
+			say("  - %s", plain(n, 500))
+		}
+	}
+	for _, cause := range causesOf(p) {
+		say("")
+		say("%s: %d", cause.Name, p.Causes[cause.Name])
+		if cause.Means != "" {
+			say("  %s", cause.Means)
+			say("  What heed does: %s", cause.Did)
+		}
+		n := 0
+		for c, err := range corrections {
+			if err != nil {
+				return err
+			}
+			if c.Cause != cause.Name {
+				continue
+			}
+			if n++; limit >= 0 && n > limit {
+				continue
+			}
+			line := at(c.ByAt)
+			if c.By != "" {
+				line += ", last changed by " + plain(c.By, 80)
+			}
+			say("  - %s [%s]", plain(c.Detail, 300), result(c))
+			say("    %s%s", where(c), line)
+			if c.Text != "" {
+				say("    The CRM says: %s", plain(c.Text, 300))
+			}
+		}
+		if limit >= 0 && n > limit {
+			say("  … and %d more", n-limit)
+		}
+	}
+	say("")
+	say("Counts")
+	for _, c := range countNames {
+		if n, ok := p.Counts[c.name]; ok {
+			say("  %8d  %s", n, c.text)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Counts)) {
+		if !slices.Contains(numberCounts, name) && !slices.ContainsFunc(countNames, func(c struct{ name, text string }) bool { return c.name == name }) {
+			say("  %8d  %s", p.Counts[name], name)
+		}
+	}
+	say("")
+	say("Since the beginning")
+	say("  %8d  messages received, %d of them opt-outs", p.Inbound, p.OptOuts)
+	say("  %8d  sends blocked", p.Blocked)
+	say("  %8d  sends with an unknown outcome; never repeated", p.Unknown)
+	say("  %8d  pieces of work owed, %d of them waiting for a person", p.Owed, p.Parked)
+	if p.Head != "" {
+		say("")
+		say("Anchor    event %d, SHA-256 %s", p.HeadSeq, p.Head)
+		say("          Keep this line outside heed: it proves that nothing before it was changed (heed verify).")
+	}
+	return b.Flush()
+}
+
+func result(c ledger.Correction) string {
+	switch c.Result {
+	case "parked":
+		return "waiting for a person"
+	case "":
+		return "pending"
+	}
+	return c.Result
+}
+
+func where(c ledger.Correction) string {
+	switch {
+	case c.Record != nil:
+		return c.CRM + " " + c.Record.Object + " " + c.Record.ID + ", "
+	case c.Account != "":
+		return c.Account + ", "
+	}
+	return ""
+}
+
+// causesOf returns the causes that a pass has, in the order of [Causes]; words that are not there come last.
+func causesOf(p ledger.Pass) []Cause {
+	var out []Cause
+	for _, c := range Causes {
+		if p.Causes[c.Name] > 0 {
+			out = append(out, c)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Causes)) {
+		if !slices.ContainsFunc(Causes, func(c Cause) bool { return c.Name == name }) {
+			out = append(out, Cause{Name: name})
+		}
+	}
+	return out
+}
+
+// plain makes other people's text fit a line of a terminal.
+func plain(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+			return ' '
+		}
+		return r
+	}, s)
+	if r := []rune(s); len(r) > limit {
+		s = string(r[:limit]) + "…"
+	}
+	return s
+}
+
+// jsonPass and jsonCorrection fix the keys of [JSON].
+type jsonPass struct {
+	ID         string         `json:"id"`
+	Kind       string         `json:"kind"`
+	Full       bool           `json:"full"`
+	StartedAt  time.Time      `json:"started_at"`
+	FinishedAt *time.Time     `json:"finished_at"` // null: running or interrupted
+	Error      string         `json:"error"`
+	Notes      []string       `json:"notes"`
+	Numbers    jsonNumbers    `json:"numbers"`
+	Counts     map[string]int `json:"counts"`
+	Causes     map[string]int `json:"causes"`
+	Results    map[string]int `json:"results"`
+	Totals     jsonTotals     `json:"totals"`
+	Anchor     jsonAnchor     `json:"anchor"`
+}
+
+type jsonNumbers struct {
+	OptedOut int `json:"opted_out"` // the sum of the others
+	Settled  int `json:"settled"`
+	Waiting  int `json:"waiting"`
+	Parked   int `json:"parked"`
+}
+
+type jsonTotals struct {
+	Inbound uint64 `json:"inbound"`
+	OptOuts uint64 `json:"opt_outs"`
+	Blocked uint64 `json:"blocked"`
+	Unknown uint64 `json:"unknown"`
+	Owed    int    `json:"owed"`
+	Parked  int    `json:"parked"`
+}
+
+type jsonAnchor struct {
+	Seq  uint64 `json:"seq"`
+	Hash string `json:"sha256"`
+}
+
+type jsonCorrection struct {
+	Seq      uint64     `json:"seq,omitempty"`
+	Cause    string     `json:"cause"`
+	Action   string     `json:"action"`
+	Result   string     `json:"result"`
+	Number   string     `json:"number"` // masked
+	CRM      string     `json:"crm,omitempty"`
+	Account  string     `json:"account,omitempty"`
+	Record   *crm.Key   `json:"record,omitempty"`
+	Detail   string     `json:"detail"`
+	By       string     `json:"by,omitempty"`
+	ByAt     *time.Time `json:"by_at,omitempty"`
+	ResultAt *time.Time `json:"result_at,omitempty"`
+	Text     string     `json:"text,omitempty"`
+}
+
+// JSON writes a pass as one object: {"pass": {…}, "corrections": […]}. The keys are stable. Numbers are masked.
+func JSON(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, error]) error {
+	counts := maps.Clone(p.Counts)
+	for _, name := range numberCounts {
+		delete(counts, name)
+	}
+	head, err := json.Marshal(jsonPass{
+		ID: p.ID, Kind: p.Kind, Full: p.Full, StartedAt: p.StartedAt, FinishedAt: orNull(p.FinishedAt), Error: p.Error,
+		Notes:   append([]string{}, p.Notes...),
+		Numbers: jsonNumbers{p.Counts[numbersOut], p.Counts[numbersSettled], p.Counts[numbersWaiting], p.Counts[numbersParked]},
+		Counts:  orEmpty(counts), Causes: orEmpty(p.Causes), Results: orEmpty(p.Results),
+		Totals: jsonTotals{p.Inbound, p.OptOuts, p.Blocked, p.Unknown, p.Owed, p.Parked},
+		Anchor: jsonAnchor{p.HeadSeq, p.Head},
+	})
+	if err != nil {
+		return err
+	}
+	b := bufio.NewWriter(w)
+	fmt.Fprintf(b, "{\"pass\":%s,\n\"corrections\":[", head)
+	separator := "\n"
+	for c, err := range corrections {
+		if err != nil {
+			return err
+		}
+		line, err := json.Marshal(jsonCorrection{
+			Seq: c.Seq, Cause: c.Cause, Action: c.Action, Result: cmp.Or(c.Result, "pending"), Number: c.Number.Masked(),
+			CRM: c.CRM, Account: c.Account, Record: c.Record, Detail: c.Detail,
+			By: c.By, ByAt: orNull(c.ByAt), ResultAt: orNull(c.ResultAt), Text: c.Text,
+		})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(b, "%s%s", separator, line)
+		separator = ",\n"
+	}
+	b.WriteString("\n]}\n")
+	return b.Flush()
+}
+
+func orNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func orEmpty(m map[string]int) map[string]int {
+	if m == nil {
+		return map[string]int{}
+	}
+	return m
+}
+
+// All makes the corrections of a [Result] what [Text] and [JSON] take.
+func (r Result) All() iter.Seq2[ledger.Correction, error] {
+	return func(yield func(ledger.Correction, error) bool) {
+		for _, c := range r.Corrections {
+			if !yield(c, nil) {
+				return
+			}
+		}
+	}
+}

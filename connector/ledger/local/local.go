@@ -19,6 +19,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -55,6 +56,7 @@ type Ledger struct {
 
 	failure  atomic.Pointer[error] // set once: nothing is vouched for any more
 	degraded atomic.Pointer[string]
+	full     atomic.Bool // the index has no room and waits
 
 	mu      sync.RWMutex
 	states  map[phone.Number]state         // every number whose decision is not that of an unknown one
@@ -93,7 +95,8 @@ type folded struct {
 const (
 	journalDir = "journal"
 	indexFile  = "index.db"
-	maxBatch   = 4096 // events a group commit takes at the most
+	maxBatch   = 4096    // events a group commit takes at the most
+	maxLag     = 1 << 16 // events that the index may lack while the disk is full
 )
 
 // Open opens or creates the ledger in a data directory and brings its index up to date. It fails, rather than guess,
@@ -611,49 +614,77 @@ func (l *Ledger) publish(events []ledger.Event, staged map[phone.Number]ledger.N
 	l.progress.Unlock()
 }
 
-// foldLoop keeps the index behind the journal as closely as it can, several commits a transaction.
+// foldLoop keeps the index behind the journal as closely as it can, several commits a transaction. On a full disk the
+// journal has a reserve and the index has none, so the index waits: opt-outs must still be recorded.
 func (l *Ledger) foldLoop() {
-	for f := range l.fold {
-		open := true
-		for open && len(f) < maxBatch {
+	var f []folded
+	var again <-chan time.Time
+	for open := true; open; {
+		select {
+		case more, ok := <-l.fold:
+			f, open = append(f, more...), ok
+		case <-again:
+		}
+		for more := true; open && more && len(f) < maxBatch; {
 			select {
-			case more, ok := <-l.fold:
-				if !ok {
-					open = false
-					continue
-				}
-				f = append(f, more...)
-				continue
+			case next, ok := <-l.fold:
+				f, open = append(f, next...), ok
 			default:
+				more = false
 			}
-			break
 		}
-		if l.Health() != nil {
-			continue // the journal has it; the next start replays it
-		}
-		last := f[len(f)-1].event.Seq
-		owed, err := l.applyBatch(f)
-		if err != nil {
-			l.fail(fmt.Errorf("update index: %w", err))
+		again = nil
+		if len(f) == 0 {
 			continue
 		}
-		l.mu.Lock()
-		for _, x := range f {
-			if x.event.ID != "" {
-				delete(l.recent, x.event.ID)
-			}
-			if rec, ok := l.pending[x.event.Number]; ok && rec.Seq <= last {
-				delete(l.pending, x.event.Number)
-			}
+		if l.Health() != nil {
+			f = nil // the journal has it; the next start replays it
+			continue
 		}
-		l.mu.Unlock()
-		l.due.update(owed) // before the index is said to have caught up: whoever waited for that may claim
-		l.progress.Lock()
-		l.applied = last
-		l.caughtUp.Broadcast()
-		l.progress.Unlock()
+		err := l.advance(f)
+		wait := full(err) && len(f) < maxLag
+		if l.full.Swap(wait) != wait && wait {
+			l.log.Error("the disk is full: the index waits, opt-outs are still recorded; free space", "error", err)
+			l.wakeReaders()
+		}
+		switch {
+		case wait:
+			again = time.After(time.Second)
+			continue
+		case err != nil:
+			l.fail(fmt.Errorf("update index: %w", err))
+		}
+		f = nil
 	}
 }
+
+// advance brings committed events into the index and releases what was kept in memory for them.
+func (l *Ledger) advance(f []folded) error {
+	last := f[len(f)-1].event.Seq
+	owed, err := l.applyBatch(f)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	for _, x := range f {
+		if x.event.ID != "" {
+			delete(l.recent, x.event.ID)
+		}
+		if rec, ok := l.pending[x.event.Number]; ok && rec.Seq <= last {
+			delete(l.pending, x.event.Number)
+		}
+	}
+	l.mu.Unlock()
+	l.due.update(owed)
+	l.progress.Lock()
+	l.applied = last
+	l.caughtUp.Broadcast()
+	l.progress.Unlock()
+	return nil
+}
+
+// full reports whether an error means that the disk or the quota has no room.
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // catch waits until the index has every event that was durable when it was called.
 func (l *Ledger) catch(ctx context.Context) error {
@@ -668,6 +699,9 @@ func (l *Ledger) catch(ctx context.Context) error {
 	for l.applied < want {
 		if err := l.Health(); err != nil {
 			return err
+		}
+		if l.full.Load() {
+			return fmt.Errorf("%w: the disk is full and the index is behind", ledger.ErrUnavailable)
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -179,6 +179,9 @@ type read struct {
 
 // page plans a page's corrections and applies them: first the ledger, then the mirror. Should it end between the two,
 // the same page is planned again from the same mirror, and finds its corrections recorded and their work owed or done.
+//
+// Before it asks the ledger, the mirror must lead from each number to each record of the page: an opt-out that comes
+// later then finds the record by itself, and one that came before is seen by the plan. So no opt-out falls between.
 func (p *pass) page(ctx context.Context, s *source, page crm.Page, asked time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -222,7 +225,12 @@ func (p *pass) page(ctx context.Context, s *source, page crm.Page, asked time.Ti
 	}
 	olds := make(map[crm.Key]*ledger.MirrorRecord, len(known))
 	for i := range known {
-		olds[known[i].Key] = &known[i]
+		if !known[i].Stamp.IsZero() { // else a page that was interrupted has only announced it
+			olds[known[i].Key] = &known[i]
+		}
+	}
+	if err := p.announce(ctx, s, live, olds); err != nil {
+		return err
 	}
 	findings, err := p.compare(ctx, s, live, olds)
 	if err != nil {
@@ -251,6 +259,32 @@ func (p *pass) page(ctx context.Context, s *source, page crm.Page, asked time.Ti
 	}
 	s.counts["records_gone"] += len(gone)
 	return s.mirror.Delete(ctx, gone)
+}
+
+// announce makes the mirror lead to the page's records from numbers from which it does not yet, and leaves everything
+// else that is known of them as it is. A record without a stamp is one that was announced and not yet compared.
+func (p *pass) announce(ctx context.Context, s *source, live []read, olds map[crm.Key]*ledger.MirrorRecord) error {
+	if p.opts.DryRun {
+		return nil
+	}
+	var puts []ledger.MirrorRecord
+	for _, r := range live {
+		old := olds[r.Key]
+		if old == nil {
+			puts = append(puts, ledger.MirrorRecord{Key: r.Key, Numbers: r.numbers, Unparsed: r.bad, OptedOut: r.OptedOut, SeenAt: s.seenAt})
+			continue
+		}
+		with := *old
+		for _, n := range r.numbers {
+			if !slices.Contains(with.Numbers, n) {
+				with.Numbers = append(slices.Clip(with.Numbers), n)
+			}
+		}
+		if len(with.Numbers) > len(old.Numbers) {
+			puts = append(puts, with)
+		}
+	}
+	return s.mirror.Put(ctx, puts)
 }
 
 func (p *pass) parse(s *source, rec crm.Record) read {

@@ -1,0 +1,39 @@
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: ## watch heed work, without any account
+	go run ./cmd/heed demo
+
+test: ## all tests
+	go test ./...
+
+race: ## all tests under the race detector
+	go test -race ./...
+
+lint: ## gofmt, vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	go vet ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+
+check: lint race demo-exit ## what CI runs
+
+demo-exit: ## play the demo's story and fail if a step does not hold
+	go run ./cmd/heed demo --exit
+
+bench: ## measure heed against floors in the same run
+	go test -run '^$$' -bench . -benchtime 1x -timeout 20m ./cmd/heed
+
+crash: ## 50 kill -9 cycles of a whole daemon
+	HEED_CRASH_CYCLES=50 go test -count=1 -run TestKilledAtAnyMoment -v ./cmd/heed
+
+fuzz: ## a minute on each fuzz target
+	@for p in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
+	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$p/*_test.go | sed 's/func //'); do \
+	    go test -run '^$$' -fuzz "^$$f$$" -fuzztime 60s $$p || exit 1; done; done
+
+build: ## a static binary in dist/
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o dist/heed ./cmd/heed
+
+.PHONY: help demo demo-exit test race lint check bench crash fuzz build

@@ -1,0 +1,461 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/progress"
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+
+	"github.com/heed-sms/heed/config"
+	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/connector/ledger/local"
+	"github.com/heed-sms/heed/connector/reply"
+	"github.com/heed-sms/heed/sync/reconcile"
+)
+
+func classifyCommand(std stdio, _ *options) *cobra.Command {
+	var corpus string
+	c := &cobra.Command{
+		Use:   "classify",
+		Short: "Say what replies mean",
+		Long: `Read replies from standard input, one a line, and print one JSON object a line: the text, the verdict
+(opt_out, opt_in, help, hold or none), the rule that decided and the keyword it rests on. Any bytes are accepted.
+
+With --corpus, measure the rules on a labelled file instead (label, language and text, separated by tabs), beside the
+matching strategies of providers.`,
+		Example: `  echo 'pls stop texting me' | heed classify
+  heed classify < replies.txt | jq -r 'select(.verdict == "hold").text'
+  heed classify --corpus labelled.tsv`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if corpus == "" {
+				return reply.ClassifyLines(c.Context(), std.In, std.Out, reply.Default())
+			}
+			return evaluateCorpus(std, corpus)
+		},
+	}
+	c.Flags().StringVar(&corpus, "corpus", "", "measure on a labelled `FILE`")
+	return c
+}
+
+func evaluateCorpus(std stdio, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	rep, err := reply.Evaluate(f, func(s string) reply.Verdict { return reply.Default().Classify(s).Verdict })
+	if err != nil {
+		return err
+	}
+	_, err = rep.WriteTo(std.Out)
+	return err
+}
+
+// progressBar shows a pass's progress on a terminal, and nothing elsewhere.
+func progressBar(w io.Writer) (update func(reconcile.Progress), stop func()) {
+	width, ok := terminal(w)
+	if !ok {
+		return func(reconcile.Progress) {}, func() {}
+	}
+	pw := progress.NewWriter()
+	pw.SetOutputWriter(w)
+	pw.SetAutoStop(false)
+	pw.SetTrackerLength(max(10, min(40, width-60)))
+	pw.SetUpdateFrequency(100 * time.Millisecond)
+	pw.SetStyle(progress.StyleBlocks)
+	pw.Style().Visibility.ETA = true
+	pw.Style().Visibility.Value = true
+	go pw.Render()
+	trackers := map[string]*progress.Tracker{}
+	return func(p reconcile.Progress) {
+			t := trackers[p.Stage]
+			if t == nil {
+				t = &progress.Tracker{Message: p.Stage, Total: int64(p.Total)}
+				trackers[p.Stage] = t
+				pw.AppendTracker(t)
+			}
+			if p.Total > 0 {
+				t.UpdateTotal(int64(p.Total))
+			}
+			t.SetValue(int64(p.Done))
+		}, func() {
+			for _, t := range trackers {
+				t.MarkAsDone()
+			}
+			pw.Stop()
+			for pw.IsRenderInProgress() {
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func reconcileCommand(std stdio, o *options) *cobra.Command {
+	var opts reconcileRequest
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "reconcile",
+		Short: "Compare CRM, provider and ledger now, and repair",
+		Long: `Run a pass now: read the provider's log and the CRM's changes since the last pass (with --full, every record),
+record what was missed, set the boxes that are not as they must be, and print the report. With --dry-run, print what it
+would do and change nothing.
+
+Running it twice changes nothing the second time. Exit code 1 means that something could not be checked or written; the
+report says what.`,
+		Example: `  heed reconcile
+  heed reconcile --full --dry-run
+  heed reconcile --json | jq .corrections`,
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			client, err := o.control(c.Context(), std)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, client.close()) }()
+			update, stop := progressBar(std.Err)
+			if asJSON {
+				opts.Format = "json"
+			}
+			var res renderedReport
+			err = client.follow(c.Context(), "/reconcile", opts, update, &res)
+			stop()
+			if err != nil {
+				return err
+			}
+			if _, err := io.WriteString(std.Out, res.Report); err != nil {
+				return err
+			}
+			if res.Error != "" {
+				return errFailed
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&opts.DryRun, "dry-run", false, "print the plan, change nothing")
+	c.Flags().BoolVar(&opts.Full, "full", false, "read every CRM record, not only the changed ones")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
+	return c
+}
+
+func reportsCommand(std stdio, o *options) *cobra.Command {
+	c := &cobra.Command{Use: "reports", Short: "List and show the reports of passes",
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	var asJSON bool
+	list := &cobra.Command{
+		Use:   "list",
+		Short: "List reports, newest first",
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			client, err := o.control(c.Context(), std)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, client.close()) }()
+			passes := []ledger.Pass{}
+			if err := client.get(c.Context(), "/reports", &passes); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(std.Out, passes)
+			}
+			rows := [][]string{{"REPORT", "KIND", "STARTED", "RESULT", "CORRECTIONS"}}
+			for _, p := range passes {
+				result := "complete"
+				switch {
+				case p.Error != "":
+					result = "partial"
+				case p.FinishedAt.IsZero():
+					result = "interrupted"
+				}
+				n := 0
+				for _, k := range p.Causes {
+					n += k
+				}
+				rows = append(rows, []string{p.ID, p.Kind, p.StartedAt.Format(time.RFC3339), result, fmt.Sprint(n)})
+			}
+			return printRows(std.Out, rows)
+		},
+	}
+	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	var format string
+	show := &cobra.Command{
+		Use:   "show [REPORT]",
+		Short: "Show a report, by default the latest",
+		Args:  cobra.MaximumNArgs(1),
+		Example: `  heed reports show
+  heed reports show --format json | jq .pass.causes`,
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if format != "text" && format != "json" {
+				return usageError{fmt.Errorf("--format %q: want text or json", format)}
+			}
+			client, err := o.control(c.Context(), std)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, client.close()) }()
+			id := "latest"
+			if len(args) == 1 {
+				id = args[0]
+			}
+			var res renderedReport
+			if err := client.get(c.Context(), "/reports/"+id+"?format="+format, &res); err != nil {
+				return err
+			}
+			_, err = io.WriteString(std.Out, res.Report)
+			return err
+		},
+	}
+	show.Flags().StringVar(&format, "format", "text", "text or json")
+	c.AddCommand(list, show)
+	return c
+}
+
+// printRows prints a table on a terminal and tab-separated lines in a pipe. The first row is the heading.
+func printRows(w io.Writer, rows [][]string) error {
+	if _, ok := terminal(w); !ok {
+		for _, r := range rows {
+			if _, err := fmt.Fprintln(w, strings.Join(r, "\t")); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	t := table.NewWriter()
+	t.SetOutputMirror(w)
+	t.SetStyle(table.StyleLight)
+	t.Style().Format.Header = text.FormatDefault
+	for i, r := range rows {
+		row := table.Row{}
+		for _, cell := range r {
+			row = append(row, cell)
+		}
+		if i == 0 {
+			t.AppendHeader(row)
+		} else {
+			t.AppendRow(row)
+		}
+	}
+	t.Render()
+	return nil
+}
+
+func historyCommand(std stdio, o *options) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "history NUMBER",
+		Short: "Show everything known about a number",
+		Long: `Show a number's state, what a send to it would get, its CRM records, and everything that happened, each with its
+place in the journal.`,
+		Args:    cobra.ExactArgs(1),
+		Example: "  heed history +12065550142\n  heed history '(206) 555-0142' --json",
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			client, err := o.control(c.Context(), std)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, client.close()) }()
+			var h numberHistory
+			if err := client.get(c.Context(), "/history/"+strings.ReplaceAll(args[0], " ", "%20"), &h); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(std.Out, h)
+			}
+			fmt.Fprintf(std.Out, "%s is %s; a send would get: %s (%s)\n", h.Number, h.State, h.Decision, h.Reason)
+			for _, r := range h.Records {
+				box := "not ticked"
+				if r.OptedOut {
+					box = "ticked"
+				}
+				fmt.Fprintf(std.Out, "  %s %s %s: box %s\n", r.CRM, r.Object, r.ID, box)
+			}
+			rows := [][]string{{"EVENT", "WHEN", "WHAT"}}
+			for _, e := range h.Events {
+				rows = append(rows, []string{fmt.Sprint(e.Seq), e.At.Format(time.RFC3339), describe(e.Event)})
+			}
+			return printRows(std.Out, rows)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// describe says in one line what an event was.
+func describe(e ledger.Event) string {
+	switch {
+	case e.Inbound != nil:
+		return fmt.Sprintf("texted %q: %s (rule %s, by %s)", e.Inbound.Body, e.Inbound.Verdict, e.Inbound.Rule, e.Inbound.Via)
+	case e.Timed != nil:
+		return fmt.Sprintf("the text of event %d was sent at %s", e.Timed.Of, e.Timed.SentAt.Format(time.RFC3339))
+	case e.Consent != nil:
+		s := fmt.Sprintf("%s by %s", e.Consent.Action, e.Consent.Source)
+		if e.Consent.Actor != "" {
+			s += " (" + e.Consent.Actor + ")"
+		}
+		return s
+	case e.Opened != nil:
+		return fmt.Sprintf("send asked for by %s: %s, %s (%s)", e.Opened.Caller, e.Opened.Decision.Verdict, e.Opened.Decision.Reason, e.Opened.ID)
+	case e.Outcome != nil:
+		return fmt.Sprintf("send %s: %s %s", e.Outcome.Message, e.Outcome.Status, e.Outcome.Error)
+	case e.Status != nil:
+		return fmt.Sprintf("provider told: %s %s", e.Status.Delivery, e.Status.Code)
+	case e.Written != nil:
+		if len(e.Written.Results) == 0 {
+			return "CRM: no record to change"
+		}
+		var parts []string
+		for _, r := range e.Written.Results {
+			verb := "unticked"
+			if r.OptedOut {
+				verb = "ticked"
+			}
+			if r.Class != "" {
+				verb = "could not be " + verb + " (" + r.Text + ")"
+			}
+			parts = append(parts, fmt.Sprintf("%s %s %s", r.Object, r.ID, verb))
+		}
+		return "CRM: " + strings.Join(parts, "; ")
+	case e.Correction != nil:
+		return "pass: " + e.Correction.Detail
+	}
+	return string(e.Kind)
+}
+
+func verifyCommand(std stdio, o *options) *cobra.Command {
+	var rebuild, asJSON bool
+	c := &cobra.Command{
+		Use:   "verify",
+		Short: "Prove that the ledger is whole",
+		Long: `Check every byte of the journal (checksums, sequence and the hash chain) and compare the index with what the
+journal amounts to. Nothing is changed. A damaged or missing byte is named with its file and place, and the exit code is 1.
+
+With --rebuild, and no daemon running, set the index aside and compute it again from the journal; the next pass then
+reads the CRM in full.`,
+		Example: "  heed verify\n  heed verify --rebuild",
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			log, err := o.logger(std)
+			if err != nil {
+				return err
+			}
+			cfg, problems := config.Load(o.config)
+			if cfg == nil || problems.Err() != nil {
+				return problems.Err()
+			}
+			if rebuild {
+				if err := local.Rebuild(cfg.DataDir, local.Options{Policy: consent.Policy{RequireOptIn: cfg.Consent.RequireOptIn}, Logger: log}); err != nil {
+					return err
+				}
+				fmt.Fprintln(std.Err, "index rebuilt from the journal")
+			}
+			update, stop := progressBar(std.Err)
+			rep := func() verifyReport {
+				defer stop()
+				r, err := local.Verify(c.Context(), cfg.DataDir, func(done, total int64) {
+					update(reconcile.Progress{Stage: "journal", Done: int(done), Total: int(total)})
+				})
+				return newVerifyReport(r, err)
+			}()
+			if rep.OK && rep.IndexSkipped == local.IndexInUse {
+				if client, err := o.control(c.Context(), std); err == nil {
+					defer func() { _ = client.close() }()
+					var theirs verifyReport
+					if err := client.follow(c.Context(), "/verify", nil, update, &theirs); err == nil {
+						rep = theirs
+					}
+				}
+			}
+			if asJSON {
+				err = printJSON(std.Out, rep)
+			} else {
+				printVerify(std.Out, rep)
+			}
+			if err == nil && !rep.OK {
+				err = errFailed
+			}
+			return err
+		},
+	}
+	c.Flags().BoolVar(&rebuild, "rebuild", false, "compute the index again from the journal first")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printVerify(w io.Writer, r verifyReport) {
+	for _, p := range r.Problems {
+		fmt.Fprintln(w, "DAMAGED  "+p)
+	}
+	if !r.OK {
+		return
+	}
+	fmt.Fprintf(w, "ok  journal: %d records in %d segments, %d bytes, unbroken\n", r.Records, r.Segments, r.Bytes)
+	fmt.Fprintf(w, "    head:    %s\n", r.Head)
+	switch {
+	case r.IndexSkipped != "":
+		fmt.Fprintf(w, "    index:   not checked: %s\n", r.IndexSkipped)
+	case r.IndexBehind > 0:
+		fmt.Fprintf(w, "ok  index:   what the first %d records amount to; %d more are replayed at the next start\n", r.Index, r.IndexBehind)
+	default:
+		fmt.Fprintf(w, "ok  index:   what the journal amounts to\n")
+	}
+	for _, t := range r.Torn {
+		fmt.Fprintf(w, "    note:    %s holds a write that a crash cut short; it was never acknowledged\n", t)
+	}
+}
+
+func backupCommand(std stdio, o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Write a consistent copy of the ledger, while the daemon runs or not",
+		Long: `Write a tar archive with the journal, from which everything else is computed. FILE may be - for standard output.
+
+To restore, stop heed, unpack the archive into an empty data_dir, and start heed: it computes its index, and the first
+pass reads the CRM and the provider's log.`,
+		Args:    cobra.ExactArgs(1),
+		Example: "  heed backup /backup/heed-$(date +%F).tar\n  heed backup - | age -r … > heed.tar.age",
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			client, err := o.control(c.Context(), std)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, client.close()) }()
+			resp, err := client.do(c.Context(), "GET", "/backup", nil)
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			if args[0] == "-" {
+				_, err = io.Copy(std.Out, resp.Body)
+				return err
+			}
+			// The name appears only when the copy is complete and on disk.
+			f, err := os.CreateTemp(filepath.Dir(args[0]), ".heed-backup-*")
+			if err != nil {
+				return err
+			}
+			defer os.Remove(f.Name())
+			n, err := io.Copy(f, resp.Body)
+			if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+				return fmt.Errorf("backup is incomplete and was removed: %w", err)
+			}
+			if err := os.Rename(f.Name(), args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(std.Err, "%s: %d bytes\n", args[0], n)
+			return nil
+		},
+	}
+}

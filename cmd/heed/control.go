@@ -1,0 +1,416 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/connector/ledger/local"
+	"github.com/heed-sms/heed/crm/salesforce"
+	"github.com/heed-sms/heed/sms/phone"
+	"github.com/heed-sms/heed/sync/reconcile"
+)
+
+// Commands talk to the running daemon over a unix socket in the data directory. Where none runs they open the house
+// themselves and talk to the same handler over a pipe, so that there is one way to do each thing.
+
+// step is one line of a streamed answer: progress, or the end.
+type step struct {
+	Progress *reconcile.Progress `json:"progress,omitempty"`
+	Result   json.RawMessage     `json:"result,omitempty"`
+	Error    string              `json:"error,omitempty"`
+}
+
+// reconcileRequest asks for a pass.
+type reconcileRequest struct {
+	Full   bool   `json:"full"`
+	DryRun bool   `json:"dry_run"`
+	Format string `json:"format"` // text or json
+}
+
+// renderedReport is a report as a command prints it.
+type renderedReport struct {
+	ID     string `json:"id"`
+	Error  string `json:"error,omitempty"` // why the pass is partial
+	Report string `json:"report"`
+}
+
+// render writes a pass as text or as JSON.
+func (h *house) render(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, error], format string) error {
+	if format == "json" {
+		return reconcile.JSON(w, p, corrections)
+	}
+	return reconcile.Text(w, p, corrections, reconcile.TextOptions{Zone: h.cfg.Schedule.Location()})
+}
+
+// controlHandler serves the commands. ctx is the daemon's: what is long ends with it.
+func (h *house) controlHandler(ctx context.Context) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /reconcile", func(w http.ResponseWriter, r *http.Request) {
+		var ask reconcileRequest
+		if err := json.NewDecoder(io.LimitReader(r.Body, 1<<12)).Decode(&ask); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		stream(ctx, w, r, func(ctx context.Context, progress func(reconcile.Progress)) (any, error) {
+			res, err := h.passes.Run(ctx, reconcile.Options{Kind: reconcile.Manual, Full: ask.Full, DryRun: ask.DryRun, Progress: progress})
+			if err != nil {
+				return nil, err
+			}
+			all := res.All()
+			if res.Recorded {
+				all = h.ledger.Corrections(ctx, res.Pass.ID)
+			}
+			var b strings.Builder
+			err = h.render(&b, res.Pass, all, ask.Format)
+			return renderedReport{res.Pass.ID, res.Pass.Error, b.String()}, err
+		})
+	})
+	mux.HandleFunc("POST /verify", func(w http.ResponseWriter, r *http.Request) {
+		stream(ctx, w, r, func(ctx context.Context, progress func(reconcile.Progress)) (any, error) {
+			rep, err := h.ledger.Verify(ctx, func(done, total int64) {
+				progress(reconcile.Progress{Stage: "journal", Done: int(done), Total: int(total)})
+			})
+			return newVerifyReport(rep, err), nil
+		})
+	})
+	mux.HandleFunc("GET /backup", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/x-tar")
+		if err := h.ledger.Backup(r.Context(), w); err != nil {
+			h.log.Error("backup failed", "error", err)
+			panic(http.ErrAbortHandler) // the client must see a broken stream, not a short file
+		}
+	})
+	mux.HandleFunc("GET /reports", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, func() (any, error) {
+			out := []ledger.Pass{}
+			for p, err := range h.ledger.Reports(r.Context()) {
+				if err != nil {
+					return nil, err
+				}
+				if out = append(out, p); len(out) == 1000 {
+					break
+				}
+			}
+			return out, nil
+		})
+	})
+	mux.HandleFunc("GET /reports/{id}", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, func() (any, error) {
+			p, err := h.report(r.Context(), r.PathValue("id"))
+			if err != nil {
+				return nil, err
+			}
+			var b strings.Builder
+			err = h.render(&b, p, h.ledger.Corrections(r.Context(), p.ID), r.URL.Query().Get("format"))
+			return renderedReport{p.ID, p.Error, b.String()}, err
+		})
+	})
+	mux.HandleFunc("GET /history/{number}", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, func() (any, error) { return h.history(r.Context(), r.PathValue("number")) })
+	})
+	return mux
+}
+
+// report returns a pass; "latest" is the newest one that is kept.
+func (h *house) report(ctx context.Context, id string) (ledger.Pass, error) {
+	if id != "latest" {
+		return h.ledger.Report(ctx, id)
+	}
+	for p, err := range h.ledger.Reports(ctx) {
+		return p, err
+	}
+	return ledger.Pass{}, fmt.Errorf("report: %w", ledger.ErrNotFound)
+}
+
+// numberHistory is everything known about a number.
+type numberHistory struct {
+	Number   phone.Number   `json:"number"`
+	State    string         `json:"state"`
+	Decision string         `json:"decision"`
+	Reason   string         `json:"reason"`
+	Records  []recordState  `json:"records"`
+	Events   []historyEvent `json:"events"`
+}
+
+type recordState struct {
+	CRM      string `json:"crm"`
+	Object   string `json:"object"`
+	ID       string `json:"id"`
+	OptedOut bool   `json:"opted_out"`
+}
+
+type historyEvent struct {
+	Seq  uint64 `json:"seq"`
+	Hash string `json:"hash"` // of the journal record
+	ledger.Event
+}
+
+func (h *house) history(ctx context.Context, input string) (numberHistory, error) {
+	n, err := phone.Parse(input, h.cfg.Consent.DefaultRegion)
+	if err != nil {
+		return numberHistory{}, err
+	}
+	d := h.ledger.Decide(n)
+	out := numberHistory{Number: n, State: h.ledger.State(n).String(), Decision: string(d.Verdict), Reason: string(d.Reason),
+		Records: []recordState{}, Events: []historyEvent{}}
+	for _, c := range h.crms {
+		records, err := h.ledger.Mirror(c.Name).ByNumber(ctx, n)
+		if err != nil {
+			return out, err
+		}
+		for _, r := range records {
+			out.Records = append(out.Records, recordState{c.Name, r.Object, r.ID, r.OptedOut})
+		}
+	}
+	for e, err := range h.ledger.History(ctx, n) {
+		if err != nil {
+			return out, err
+		}
+		out.Events = append(out.Events, historyEvent{e.Seq, fmt.Sprintf("%x", e.Hash), e})
+	}
+	return out, nil
+}
+
+func answer(w http.ResponseWriter, fn func() (any, error)) {
+	v, err := fn()
+	status := http.StatusOK
+	if err != nil {
+		status = http.StatusInternalServerError
+		if errors.Is(err, ledger.ErrNotFound) {
+			status = http.StatusNotFound
+		}
+		v = step{Error: err.Error()}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// stream runs something long and writes one JSON line a step. It ends with the daemon or with the client.
+func stream(ctx context.Context, w http.ResponseWriter, r *http.Request, fn func(context.Context, func(reconcile.Progress)) (any, error)) {
+	rctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	var mu sync.Mutex
+	last := time.Time{}
+	write := func(s step) {
+		mu.Lock()
+		defer mu.Unlock()
+		_ = json.NewEncoder(w).Encode(s)
+		_ = http.NewResponseController(w).Flush()
+	}
+	v, err := fn(rctx, func(p reconcile.Progress) {
+		mu.Lock()
+		due := time.Since(last) > 50*time.Millisecond
+		if due {
+			last = time.Now()
+		}
+		mu.Unlock()
+		if due {
+			write(step{Progress: &p})
+		}
+	})
+	end := step{}
+	if v != nil {
+		b, merr := json.Marshal(v)
+		end.Result, err = b, errors.Join(err, merr)
+	}
+	if err != nil {
+		end.Error = err.Error()
+	}
+	write(end)
+}
+
+// controlClient calls the handler, wherever it runs.
+type controlClient struct {
+	http  *http.Client
+	Local bool // there is no daemon: the store is opened here
+	close func() error
+}
+
+// control connects to the daemon of a configuration, or opens its house.
+func (o *options) control(ctx context.Context, std stdio) (*controlClient, error) {
+	log, err := o.logger(std)
+	if err != nil {
+		return nil, err
+	}
+	cfg, drv, problems := loadConfig(o.config, log)
+	if problems.Err() != nil {
+		return nil, problems.Err()
+	}
+	path := controlPath(cfg.DataDir)
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		_ = conn.Close()
+		t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		}}
+		return &controlClient{http: &http.Client{Transport: t}, close: func() error { t.CloseIdleConnections(); return nil }}, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("talk to the running daemon: %w", err)
+	}
+	h, err := openHouse(cfg, drv, log)
+	if err != nil {
+		return nil, err
+	}
+	salesforce.InstallTransport(nil)
+	stopWatching := h.gate.Start()
+	l := newPipeListener()
+	s := &http.Server{Handler: h.controlHandler(ctx)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(l)
+	}()
+	t := &http.Transport{DialContext: l.dial}
+	return &controlClient{http: &http.Client{Transport: t}, Local: true, close: func() error {
+		t.CloseIdleConnections()
+		err := s.Close()
+		<-done
+		stopWatching()
+		return errors.Join(err, h.ledger.Close())
+	}}, nil
+}
+
+func (c *controlClient) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://heed"+path, bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var s step
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if json.Unmarshal(text, &s) != nil || s.Error == "" {
+		s.Error = strings.TrimSpace(string(text))
+	}
+	if resp.StatusCode == http.StatusNotFound {
+		return nil, fmt.Errorf("%s: %w", strings.TrimPrefix(path, "/"), ledger.ErrNotFound)
+	}
+	return nil, errors.New(s.Error)
+}
+
+// get reads one JSON answer.
+func (c *controlClient) get(ctx context.Context, path string, into any) error {
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// follow reads a streamed answer to its end. The result is filled in even where the answer is an error, as far as it goes.
+func (c *controlClient) follow(ctx context.Context, path string, body any, progress func(reconcile.Progress), into any) error {
+	resp, err := c.do(ctx, http.MethodPost, path, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	dec := json.NewDecoder(resp.Body)
+	for {
+		var s step
+		if err := dec.Decode(&s); err != nil {
+			return fmt.Errorf("the daemon stopped answering: %w", err)
+		}
+		if s.Progress != nil {
+			progress(*s.Progress)
+			continue
+		}
+		if s.Result != nil {
+			if err := json.Unmarshal(s.Result, into); err != nil {
+				return err
+			}
+		}
+		if s.Error != "" {
+			return errors.New(s.Error)
+		}
+		return nil
+	}
+}
+
+// pipeListener is a net.Listener whose connections are pipes within the process.
+type pipeListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (l *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case l.conns <- server:
+		return client, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
+func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
+
+// verifyReport is what `heed verify` prints.
+type verifyReport struct {
+	OK           bool     `json:"ok"`
+	Records      uint64   `json:"records"`
+	Segments     int      `json:"segments"`
+	Bytes        int64    `json:"bytes"`
+	Head         string   `json:"head"` // hash of the newest record
+	Index        uint64   `json:"index"`
+	IndexBehind  uint64   `json:"index_behind"`
+	IndexSkipped string   `json:"index_skipped,omitempty"`
+	Torn         []string `json:"torn,omitempty"`
+	Problems     []string `json:"problems"`
+}
+
+func newVerifyReport(r local.Report, err error) verifyReport {
+	out := verifyReport{
+		Records: r.Journal.Records, Segments: r.Journal.Segments, Bytes: r.Journal.Bytes, Head: fmt.Sprintf("%x", r.Journal.Head),
+		Index: r.Index, IndexBehind: r.IndexBehind, IndexSkipped: r.IndexSkipped, Torn: r.Journal.Torn, Problems: append([]string{}, r.Differences...),
+	}
+	if err != nil {
+		out.Problems = append(out.Problems, err.Error())
+	}
+	out.OK = len(out.Problems) == 0
+	return out
+}

@@ -1,0 +1,294 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/heed-sms/heed/config"
+	"github.com/heed-sms/heed/connector"
+	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/ledger/local"
+	"github.com/heed-sms/heed/connector/reply"
+	"github.com/heed-sms/heed/crm/salesforce"
+	"github.com/heed-sms/heed/sync/reconcile"
+	"github.com/heed-sms/heed/sync/schedule"
+)
+
+// house is everything that works on one data directory, wired but not yet listening. A daemon runs it; commands that
+// find no daemon use it in passing.
+type house struct {
+	cfg      *config.Config
+	log      *slog.Logger
+	ledger   *local.Ledger
+	inbox    *connector.Inbox
+	gate     *connector.Gate
+	boxes    *connector.Boxes
+	times    *connector.Times
+	passes   *reconcile.Runner
+	metrics  *connector.Metrics
+	keys     []connector.Key
+	accounts connector.Accounts
+	crms     []connector.CRM
+}
+
+// openHouse opens the ledger and wires everything to it.
+func openHouse(cfg *config.Config, d drivers, log *slog.Logger) (*house, error) {
+	if cfg.Mode == config.Shadow {
+		return nil, errors.New("mode: shadow is not available in this version; use mode: live")
+	}
+	l, err := local.Open(cfg.DataDir, local.Options{Policy: consent.Policy{RequireOptIn: cfg.Consent.RequireOptIn}, Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	h := &house{cfg: cfg, log: log, ledger: l, metrics: connector.NewMetrics(l, versionString())}
+	words := cfg.Consent.Keywords
+	replies, err := reply.New(reply.Options{OptOut: words.OptOut, OptIn: words.OptIn, Help: words.Help})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("consent.keywords: %w", err), l.Close())
+	}
+	var passAccounts []reconcile.Account
+	for _, a := range d.accounts {
+		h.accounts = append(h.accounts, connector.Account{Name: a.Name, Provider: a.provider})
+		passAccounts = append(passAccounts, reconcile.Account{Name: a.Name, Provider: a.provider})
+	}
+	var passCRMs []reconcile.CRM
+	for _, c := range d.crms {
+		h.crms = append(h.crms, connector.CRM{Name: c.Name, Directory: c.directory})
+		passCRMs = append(passCRMs, reconcile.CRM{Name: c.Name, Directory: c.directory})
+	}
+	for _, k := range cfg.Keys {
+		key := connector.Key{Name: k.Name, SHA256: k.SHA256}
+		for _, m := range k.May {
+			key.May = append(key.May, connector.Right(m))
+		}
+		h.keys = append(h.keys, key)
+	}
+	now := time.Now
+	h.inbox = &connector.Inbox{Ledger: l, Accounts: h.accounts, Replies: replies, Metrics: h.metrics, Log: log, Now: now}
+	h.gate = &connector.Gate{Ledger: l, Accounts: h.accounts, CRMs: h.crms, Region: cfg.Consent.DefaultRegion, PublicURL: cfg.Public.URL, Metrics: h.metrics, Log: log, Now: now}
+	h.boxes = &connector.Boxes{Ledger: l, CRMs: h.crms, Metrics: h.metrics, Log: log, Now: now}
+	h.times = &connector.Times{Ledger: l, Accounts: h.accounts, Log: log, Now: now}
+	h.passes = &reconcile.Runner{
+		Ledger: l, Accounts: passAccounts, CRMs: passCRMs, Inbox: h.inbox, Boxes: h.boxes, Times: h.times,
+		Region: cfg.Consent.DefaultRegion, Started: now(), Log: log, Now: now, OnPass: h.metrics.PassEnded,
+	}
+	return h, nil
+}
+
+// daemon is a running heed.
+type daemon struct {
+	*house
+	public, admin net.Listener
+	// Ready is closed once the daemon serves.
+	ready chan struct{}
+}
+
+// listen binds the listeners before anything else is started: an address in use is found out at once.
+func listen(cfg *config.Config) (public, admin net.Listener, err error) {
+	if public, err = net.Listen("tcp", cfg.Public.Listen); err != nil {
+		return nil, nil, fmt.Errorf("public.listen: %w", err)
+	}
+	if admin, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("admin.listen: %w", err), public.Close())
+	}
+	return public, admin, nil
+}
+
+// serve runs the daemon until ctx ends or something that it cannot live without fails. It stops in reverse order:
+// first no new requests, then the workers, then the ledger.
+func (d *daemon) serve(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, d.ledger.Close()) }()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+
+	salesforce.InstallTransport(nil)
+	if n, err := d.gate.Abandoned(ctx); err != nil {
+		return fmt.Errorf("settle sends of the last run: %w", err)
+	} else if n > 0 {
+		d.log.Warn("sends were under way when heed stopped last; their outcome is unknown until the provider tells", "messages", n)
+	}
+	stopWatching := d.gate.Start()
+	defer stopWatching()
+
+	var ready atomic.Bool
+	srv := &connector.Server{
+		Inbox: d.inbox, Gate: d.gate, Ledger: d.ledger, Keys: d.keys, Public: d.cfg.Public.URL, Metrics: d.metrics, Log: d.log, Now: time.Now,
+		Ready: func() error {
+			if !ready.Load() {
+				return errors.New("starting or stopping")
+			}
+			return nil
+		},
+	}
+	control := d.controlHandler(ctx)
+	sock, err := listenControl(d.cfg.DataDir)
+	if err != nil {
+		d.log.Warn("commands cannot reach this daemon", "error", err)
+	}
+	servers := []*http.Server{}
+	var wg sync.WaitGroup
+	start := func(l net.Listener, h http.Handler, unlimited bool) {
+		s := connector.NewHTTPServer(h, d.log)
+		if unlimited { // a pass or a backup may take long
+			s.WriteTimeout, s.ReadTimeout = 0, 0
+		}
+		servers = append(servers, s)
+		wg.Go(func() {
+			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				cancel(fmt.Errorf("listener %s: %w", l.Addr(), err))
+			}
+		})
+	}
+	start(d.public, srv.PublicHandler(), false)
+	start(d.admin, srv.AdminHandler(nil), false)
+	if sock != nil {
+		start(sock, control, true)
+	}
+
+	workers, stopWorkers := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWorkers()
+	var work sync.WaitGroup
+	jobs, err := d.jobs()
+	if err != nil {
+		return err
+	}
+	for name, fn := range map[string]func(context.Context){"boxes": d.boxes.Run, "times": d.times.Run, "schedule": jobs.Run, "health": func(ctx context.Context) { d.watchHealth(ctx, cancel) }} {
+		work.Go(func() { connector.Supervise(workers, d.log, name, fn) })
+	}
+	ready.Store(true)
+	d.log.Info("heed is serving", "public", d.public.Addr().String(), "url", d.cfg.Public.URL, "admin", d.admin.Addr().String(), "data_dir", d.cfg.DataDir, "version", versionString())
+	close(d.ready)
+
+	<-ctx.Done()
+	ready.Store(false)
+	cause := context.Cause(ctx)
+	d.log.Info("heed is stopping", "why", cause)
+	grace, stopGrace := context.WithTimeout(context.Background(), 10*time.Second)
+	defer stopGrace()
+	for _, s := range servers {
+		if err := s.Shutdown(grace); err != nil {
+			_ = s.Close()
+		}
+	}
+	wg.Wait()
+	stopWorkers()
+	work.Wait()
+	if errors.Is(cause, context.Canceled) {
+		return nil
+	}
+	return cause
+}
+
+// watchHealth ends the daemon when the ledger has failed: only a restart, which verifies, can be trusted again.
+func (d *daemon) watchHealth(ctx context.Context, end context.CancelCauseFunc) {
+	t := time.NewTicker(200 * time.Millisecond)
+	defer t.Stop()
+	for {
+		if err := d.ledger.Health(); err != nil {
+			end(err)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// jobs are the passes that run by the clock.
+func (d *daemon) jobs() (*schedule.Scheduler, error) {
+	pass := func(kind, spec string) schedule.Job {
+		return schedule.Job{Name: kind, Spec: spec, Run: func(ctx context.Context) error {
+			_, err := d.passes.Run(ctx, reconcile.Options{Kind: kind})
+			if errors.Is(err, reconcile.ErrRunning) {
+				return nil
+			}
+			return err
+		}}
+	}
+	return schedule.New(schedule.Options{Zone: d.cfg.Schedule.Location(), Cursors: d.ledger, Log: d.log},
+		pass(reconcile.Incremental, d.cfg.Schedule.Incremental), pass(reconcile.Nightly, d.cfg.Schedule.Nightly))
+}
+
+func serveCommand(std stdio, o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon",
+		Long: `Run the daemon until it is told to stop (SIGINT or SIGTERM; it then finishes what it has accepted).
+
+It exits with 1 if it cannot start, or if its ledger fails while it runs: a restart verifies the ledger, so let the
+service manager restart it.`,
+		Example: "  heed serve -c /etc/heed/heed.yaml",
+		RunE: func(c *cobra.Command, _ []string) error {
+			log, err := o.logger(std)
+			if err != nil {
+				return err
+			}
+			cfg, drv, problems := loadConfig(o.config, log)
+			if len(problems) > 0 {
+				fmt.Fprintln(std.Err, problems.Error())
+			}
+			if problems.Err() != nil {
+				return errFailed
+			}
+			return serve(c.Context(), cfg, drv, log, nil)
+		},
+	}
+}
+
+// serve runs a daemon on a loaded configuration. started, if not nil, is called once it serves.
+func serve(ctx context.Context, cfg *config.Config, drv drivers, log *slog.Logger, started func(*daemon)) error {
+	public, admin, err := listen(cfg)
+	if err != nil {
+		return err
+	}
+	h, err := openHouse(cfg, drv, log)
+	if err != nil {
+		return errors.Join(err, public.Close(), admin.Close())
+	}
+	d := &daemon{house: h, public: public, admin: admin, ready: make(chan struct{})}
+	if started != nil {
+		go func() {
+			select {
+			case <-d.ready:
+				started(d)
+			case <-ctx.Done():
+			}
+		}()
+	}
+	return d.serve(ctx)
+}
+
+func controlPath(dataDir string) string { return filepath.Join(dataDir, "heed.sock") }
+
+// listenControl binds the socket through which commands talk to the daemon. Whoever may open it may do everything, so
+// only the owner may.
+func listenControl(dataDir string) (net.Listener, error) {
+	path := controlPath(dataDir)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		if len(path) > 100 {
+			return nil, fmt.Errorf("%w: the path of data_dir is too long for a socket; shorten it", err)
+		}
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}

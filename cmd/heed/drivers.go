@@ -1,0 +1,144 @@
+package main
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/heed-sms/heed/config"
+	"github.com/heed-sms/heed/crm"
+	"github.com/heed-sms/heed/crm/salesforce"
+	"github.com/heed-sms/heed/sms"
+	"github.com/heed-sms/heed/sms/twilio"
+)
+
+// The two tables below are all that a new driver adds outside its own folder.
+
+// providers are the SMS drivers by their name in the configuration.
+var providers = map[string]func(driverEnv, config.Section) (sms.Provider, config.Problems){
+	"twilio": newTwilio,
+}
+
+// crms are the CRM drivers by their name in the configuration.
+var crms = map[string]func(driverEnv, config.Section) (crm.Directory, config.Problems){
+	"salesforce": newSalesforce,
+}
+
+// driverEnv is what a driver gets beside its own section.
+type driverEnv struct {
+	client *http.Client
+	log    *slog.Logger
+	public string // base of the public URL
+}
+
+func newDriverEnv(public string, log *slog.Logger) driverEnv {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	t.ResponseHeaderTimeout = 20 * time.Second
+	t.MaxIdleConnsPerHost = 32
+	return driverEnv{client: &http.Client{Transport: t, Timeout: 30 * time.Second}, log: log, public: public}
+}
+
+func newTwilio(env driverEnv, s config.Section) (sms.Provider, config.Problems) {
+	var c twilio.Config
+	if ps := s.Decode(&c); len(ps) > 0 {
+		return nil, ps
+	}
+	c.WebhookURL = env.public + "/webhooks/" + s.Name
+	var ps config.Problems
+	for _, p := range c.Validate() {
+		ps = append(ps, s.Problem(p.Field, p.Reason, p.Hint))
+	}
+	if len(ps) > 0 {
+		return nil, ps
+	}
+	p, err := twilio.New(c, env.client)
+	if err != nil {
+		return nil, config.Problems{s.Problem("", err.Error(), "")}
+	}
+	return p, nil
+}
+
+func newSalesforce(env driverEnv, s config.Section) (crm.Directory, config.Problems) {
+	var c salesforce.Config
+	if ps := s.Decode(&c); len(ps) > 0 {
+		return nil, ps
+	}
+	var ps config.Problems
+	for _, p := range c.Validate() {
+		ps = append(ps, s.Problem(p.Field, p.Reason, p.Hint))
+	}
+	if len(ps) > 0 {
+		return nil, ps
+	}
+	o, err := salesforce.New(c, env.log)
+	if err != nil {
+		return nil, config.Problems{s.Problem("", err.Error(), "")}
+	}
+	return o, nil
+}
+
+// drivers are the configured accounts and CRMs, in the order of the configuration.
+type drivers struct {
+	accounts []namedProvider
+	crms     []namedCRM
+}
+
+type namedProvider struct {
+	config.Account
+	provider sms.Provider
+}
+
+type namedCRM struct {
+	config.Section
+	directory crm.Directory
+}
+
+// loadConfig reads the configuration and builds the drivers, which does no network. All problems, the drivers' own
+// included, come at once.
+func loadConfig(path string, log *slog.Logger) (*config.Config, drivers, config.Problems) {
+	var d drivers
+	c, ps := config.Load(path)
+	if c == nil {
+		return nil, d, ps
+	}
+	env := newDriverEnv(c.Public.URL, log)
+	for _, a := range c.SMS {
+		build, ok := providers[a.Type]
+		if !ok {
+			if a.Type != "" {
+				ps = append(ps, a.Problem("provider", "is no provider that heed knows", "one of: "+names(providers)))
+			}
+			continue
+		}
+		p, problems := build(env, a.Section)
+		ps = append(ps, problems...)
+		d.accounts = append(d.accounts, namedProvider{a, p})
+	}
+	for _, s := range c.CRM {
+		build, ok := crms[s.Type]
+		if !ok {
+			if s.Type != "" {
+				ps = append(ps, s.Problem("type", "is no CRM that heed knows", "one of: "+names(crms)))
+			}
+			continue
+		}
+		dir, problems := build(env, s)
+		ps = append(ps, problems...)
+		d.crms = append(d.crms, namedCRM{s, dir})
+	}
+	ps.Sort()
+	return c, d, ps
+}
+
+func names[T any](m map[string]T) string {
+	var out []string
+	for name := range m {
+		out = append(out, name)
+	}
+	sort.Strings(out)
+	return strings.Join(out, ", ")
+}

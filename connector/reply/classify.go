@@ -97,6 +97,9 @@ func (c *Classifier) behindExact(text string, s *scratch) Result {
 		a++
 	}
 	w := m.buf[m.tok[a].start:m.tok[b-1].end]
+	if r := c.exact[string(w)]; r.Verdict == OptOut && !weak[r.Keyword] {
+		return Result{OptOut, "phrase", r.Keyword}
+	}
 	if b-a == 1 {
 		if r := c.exact[string(w)]; r.Verdict == Help {
 			return r
@@ -134,6 +137,12 @@ func (c *Classifier) word(w []byte, t *token) uint16 {
 			if id, ok := lang.ids[k]; ok {
 				return id
 			}
+		}
+	}
+	if id == idUnknown && drawn(w) && len(w) <= 64 {
+		var buf [64]byte
+		if id, ok := lang.ids[string(squeeze(w, buf[:0]))]; ok && id >= idFirst {
+			return id
 		}
 	}
 	if id == idUnknown && len(w) >= 4 && len(w) <= 16 && t.script == latin {
@@ -181,6 +190,9 @@ func (c *Classifier) pieces(w []byte) (Result, bool) {
 	}
 	if k, ok := c.isHard(s); ok {
 		return Result{OptOut, "typo", k}, true
+	}
+	if id, ok := lang.ids[string(s)]; ok && lang.in(id, lang.unsub) {
+		return Result{OptOut, "typo", "unsubscribe"}, true
 	}
 	if len(s) >= 9 {
 		if k, ok := c.misspelt(s); ok {

@@ -63,6 +63,7 @@ type pattern struct {
 const (
 	idUnknown = iota
 	idNumber  // digits
+	idLong    // seven digits or more, as in a phone number
 	idAlnum   // digits and letters
 	idIng     // ends in -ing
 	idFirst   // the first word of the vocabulary
@@ -79,6 +80,7 @@ type grammar struct {
 	tail     uint16
 	filler   uint16
 	clause   uint16
+	unsub    uint16
 }
 
 var lang = compile(sets, macros, phrases)
@@ -92,6 +94,9 @@ func (g *grammar) id(w []byte, flags tokenFlag) uint16 {
 	}
 	switch {
 	case flags&hasDigit != 0 && flags&hasLetter == 0:
+		if len(w) >= 7 {
+			return idLong
+		}
 		return idNumber
 	case flags&hasDigit != 0:
 		return idAlnum
@@ -111,10 +116,10 @@ type compiler struct {
 
 func compile(sets map[string]string, macros map[string][]string, table []phrase) *grammar {
 	c := &compiler{sets: sets, ids: map[string]uint16{}, elems: map[string]uint16{},
-		words: []string{"", "#", "#a", "...ing"}}
+		words: []string{"", "#", "#7", "#a", "...ing"}}
 	g := &grammar{}
 	g.lead, g.tail, g.filler = c.set("@lead"), c.set("@tail"), c.set("@filler")
-	g.clause = c.set("@clause")
+	g.clause, g.unsub = c.set("@clause"), c.set("@unsub")
 	for _, p := range table {
 		for _, line := range p.lines {
 			for _, l := range expand(line, macros) {
@@ -126,12 +131,20 @@ func compile(sets map[string]string, macros map[string][]string, table []phrase)
 		c.word(w)
 	}
 	g.ids, g.words = c.ids, c.words
-	for id, w := range c.words { // "...ing" stands for the known words with this ending too
-		if id < idFirst || len(w) < 6 || !strings.HasSuffix(w, "ing") {
+	for id, w := range c.words { // "...ing" and "#" stand for the known words of their shape too
+		var shape uint16
+		switch {
+		case id < idFirst:
+			continue
+		case len(w) > 5 && strings.HasSuffix(w, "ing"):
+			shape = idIng
+		case strings.Trim(w, "0123456789") == "":
+			shape = idNumber
+		default:
 			continue
 		}
 		for s, ids := range c.members {
-			if slices.Contains(ids, idIng) {
+			if slices.Contains(ids, shape) {
 				c.members[s] = append(ids, uint16(id))
 			}
 		}
@@ -164,6 +177,10 @@ func (g *grammar) begins(p pattern, id uint16) bool {
 			continue
 		case eWord:
 			if g.in(id, e.set) {
+				return true
+			}
+		case eNot:
+			if !g.in(id, e.set) {
 				return true
 			}
 		default:
@@ -259,7 +276,9 @@ func (c *compiler) collect(spec string, into map[uint16]bool) {
 	for _, w := range strings.Split(spec, "|") {
 		switch {
 		case w == "#":
-			into[idNumber] = true
+			into[idNumber], into[idLong] = true, true
+		case w == "#7":
+			into[idLong] = true
 		case w == "#a":
 			into[idAlnum] = true
 		case w == "...ing":

@@ -16,21 +16,21 @@ var sets = map[string]string{
 		ola bitte por favor svp merci gracias oh ugh alright jeez also folks nm fucking fuckin fuck damn goddamn apologies`,
 	"tail": `please pls plz plse pleas thanks thank thx you u ty tysm now immediately asap already lol lmao smh ffs man bro dude
 		guys sir maam forever permanently anymore again ok okay period exclamation point kthx xd haha gracias merci
-		danke svp bitte por favor obrigado obrigada s il vous te plait effective today right for good at once so much
+		danke svp bitte por favor obrigado obrigada s il vous te plait effective right for good at once so much
 		seriously really omg wtf jesus god n kthxbye bye mas mehr yall ever stop unsubscribe plait this instant ya
 		asshole assholes bitch idiot idiots moron morons loser losers jerk jerks creep friend`,
 	"clause": `but so please pls plz plse kindly because cause cuz since`, // a new clause begins behind them
 	"filler": `please pls plz kindly just really literally immediately right now already ever fucking fuckin fkn fking f
 		damn damned goddamn freaking freakin frigging bloody effing effin fing ing fn ck hell tf the a an so also actually all any further future
 		more of stupid dumb annoying unwanted unsolicited constant such ass shitty bullshit crappy`,
-	"det": `da dis dat tha teh the a an any all these those this that your ur youre my our more further future with w from of such to on so
-		many every other out up about new other each it me us group text txt daily weekly political marketing promotional
-		automated bulk campaign fundraising damn stupid mass additional kind sort type and for da dis dat tha teh`,
+	"det": `the a an any all these those this that your ur youre our more further future with w from of such
+		so many every other about new each group text txt daily weekly political marketing promotional
+		automated bulk campaign fundraising damn stupid mass additional kind sort type for da dis dat tha teh`,
 	"poss":   `dis dat my our this that these his her their the your`,
 	"me":     `me us`,
 	"you":    `you u ya yall yous`,
 	"them":   `him her them it someone somebody everyone people`,
-	"person": `wife husband mom mum mother dad father son daughter kid kids child children family parents grandma grandmother grandfather brother sister employee employees staff`,
+	"person": `wife husband mom mum mother dad father son daughter kid kids child children family parents grandma grandmother grandfather brother sister mothers moms dads husbands wifes wives sons daughters fathers parents grandmas employee employees staff`,
 	"phone":  `number numbers num nbr phone cell cellphone cellular mobile line device digits contact info information name email details data`,
 
 	"cease":  `stop quit cease stahp halt discontinue desist stopping stp`,
@@ -39,27 +39,29 @@ var sets = map[string]string{
 		harassing spamming emailing pinging soliciting pestering stalking hassling disturbing annoying badgering
 		sending sendin reaching following hitting hmu blowing selling begging asking messing notifying alerting
 		mailing dming tormenting nagging`,
-	"getting": `getting receiving gettin recieving seeing`,
-	"talk":    `text txt texts txts message msg contact bother disturb spam sms pester harass solicit notify dm hmu ping annoy messages`,
-	"talk2":   `call email phone ring write mail reply`,
+	"talking1": `texting txting messaging contacting spamming harassing`,
+	"times":    `times twice already again and many like times so please now # over a on several multiple @talking @texts`,
+	"getting":  `getting receiving gettin recieving seeing`,
+	"talk":     `text txt texts txts message msg contact bother disturb spam sms pester harass solicit notify dm hmu ping annoy messages`,
+	"talk2":    `call email phone ring write mail reply`,
 	"mail": `text texts txt txts message messages msg msgs messges sms mms textmessages communication communications
 		correspondence notification notifications notices alert alerts spam promos promo promotions promotion ads ad adds
 		advertisement advertisements advertising marketing solicitation solicitations solicitating coupons offers
 		reminders newsletters crap shit stuff bs junk garbage nonsense spams blasts updates surveys deals contact
-		political campaigns mail`,
-	"texts":  `text texts txt txts message messages msg msgs sms mms spam alerts notifications promos ads marketing contact communication communications promotions messaging texting offers solicitations`,
-	"texts2": `text texts txt txts message messages msg msgs sms mms spam ads marketing promotions texting solicitations offers`,
-	"list":   `list lists database databases system systems mailing mailings records subscription contacts texts messages campaign thing file files directory group groups chat text texting distribution lista chain thread everything all`,
+		political campaigns`,
+	"texts":  `harassment text texts txt txts message messages msg msgs sms mms spam alerts notifications promos ads marketing contact communication communications promotions messaging texting offers solicitations`,
+	"texts2": `texts txts sms mms spam ads marketing promotions texting solicitations offers`,
+	"list":   `list lists database databases system systems mailing mailings records subscription call contacts texts messages campaign thing file files directory group groups chat text texting distribution lista chain thread everything all`,
 	"remove": `remove delete erase exclude unlist unregister deregister unenroll rmv rmve remov remve purge unenrol unsubscribe unsub omit`,
 	"take":   `take get drop scratch strike pull remove delete cross keep want wanted`,
 	"unsub":  `unscribe unsuscribe unsubscrive unsubsribe unsubcribe unsubscribe unsub unsubscribing unsubscribed unsubscription unsubscribes unsubs`,
 	"swear":  `the hell fuck tf f heck`,
-	"say":    `say said says saying typed type texted replied wrote told tell asked sent text reply screamed`,
+	"say":    `say said says saying typed type texted replied wrote told tell asked sent text reply screamed replying typing texting`,
 	"neg":    `dont donot dnt never not cant cannot wont doesnt didnt havent hasnt couldnt wouldnt shouldnt cannt isnt aint arent wasnt`,
 
 	"es_send": `mandar mandarme mandarnos enviar enviarme enviarnos escribir escribirme molestar molestarme contactar contactarme llamar llamarme textear textearme mandando enviando escribiendo joder fastidiar`,
 	"es_dont": `manden mande mandes envien envie envies escriban escriba escribas contacten contacte contactes llamen llame llames molesten moleste molestes texteen textee mandar enviar escribir molestar`,
-	"es_mail": `mensaje mensajes texto textos sms publicidad promociones propaganda avisos notificaciones suscripcion anuncios msj msjs`,
+	"es_mail": `mensaje mensajes texto textos sms publicidad promociones propaganda avisos notificaciones anuncios msj msjs`,
 	"es_off":  `quite quiten quita quitenme quiteme quitame saquen saque saca saquenme saqueme sacame borren borre borra borrar borrenme borreme borrame elimine eliminen elimina eliminar eliminenme elimineme eliminame remueva remuevan`,
 	"es_me":   `quitenme quiteme quitame saquenme saqueme sacame borrenme borreme borrame eliminenme elimineme eliminame`,
 	"fr_mail": `message messages sms texto textos pub pubs publicite publicites notification notifications spam spams textes mails`,
@@ -67,9 +69,16 @@ var sets = map[string]string{
 	"pt_send": `mandar enviar ligar escrever perturbar encher mandando enviando incomodar`,
 	"pt_dont": `mande mandem manda envie enviem envia ligue liguem contate contatem escreva escrevam perturbe perturbem incomode incomodem`,
 	"pt_mail": `mensagem mensagens sms msg msgs propaganda propagandas torpedo torpedos promocao promocoes notificacoes`,
+	"pt_list": `lista listas grupo cadastro base sistema`,
 	"pt_off":  `remova removam remover retire retirem tire tirem tira apague apaguem apagar exclua excluam excluir delete descadastre descadastrem`,
 	"de_mail": `sms nachricht nachrichten werbung texte mitteilungen mails anrufe infos newsletter`,
 	"de_dont": `kontaktieren schreiben anschreiben senden schicken kontaktiert schreibt schickt schreib schick kontaktiere texten anrufen zusenden belastigen nerven`,
+
+	// Behind these a final "stop" is a place, or not asked of us.
+	"leftnoun": `the a an my your our his her their this that each every which next last one first second bus train truck pit
+		full rest short quick non subway to did does do will would can could should must shall may might it he she they we i
+		ill id never ever wont dont cant didnt doesnt not at near another two three main un start rain bleeding pain pls
+		lets and or of for by stop door them noise it tram metro school your final whistle`,
 
 	// What people stop, cancel and remove that is not this conversation.
 	"elsewhere": `by in at over through into on near off`,
@@ -77,7 +86,7 @@ var sets = map[string]string{
 }
 
 var macros = map[string][]string{
-	"dont":   {"!dont|donot|dnt|never|dnot", "do !not", "dont !ever", "!not"},
+	"dont":   {"!dont|donot|dnt|never|dnot", "do !not", "dont !ever"},
 	"nowant": {"dont|doesnt|didnt|never|not|nor|dnt|donot|nobody|noone", "do|does|did not", "no longer", "no"},
 }
 
@@ -88,6 +97,8 @@ var phrases = []phrase{
 		"@neg take|get me|us off",
 		"@neg want|wanna|need|wish|like|going|trying|gonna to? be? get? !stop|unsubscribe|unsub|unsubscribed|removed|opt|cancel|quit|end|taken",
 		"@neg mean|meant|say|said|ask|asked|request|requested|tell|told|text|type|reply|send|want you|u|to|be|for|get|me|us* !stop|removed|unsubscribe|unsubscribed|opt|off",
+		"no need to? !stop|cancel|remove|quit",
+		"wrong !number of|for|on",
 		"no dejen|dejes|deje|deja|paren|pares|me|quiten|cancelar|quiero|quite|den|de|cancelen* !dejen|quiten|quite|cancelar|baja|paren|de|cancelen",
 		"ne me|nous? !desabonnez|desinscrivez|retirez|arretez pas?",
 		"n !arretez pas",
@@ -111,7 +122,14 @@ var phrases = []phrase{
 		"text|texts and !drive|driving",
 		"drop me off",
 		"!text|message|call me when|once|if|the|a|your|my|at|on|back|later|tomorrow|instead|asap",
-		"{dont} text|txt|message|contact @them|my",
+		"{dont} text|txt|message|contact @them",
+		"you|they|he|she|we|nobody|i !never @talk|@talk2",
+		"{dont} @talk @me the|a|about|if|unless",
+		"{dont} send a",
+		"kann|konnen|konnte|darf ich? nicht !mehr", "kann|konnen|konnte|darf ich? !nicht mehr",
+		"no !me @es_dont la|el|una|un|las|los -@es_mail",
+		"i !dont|do not? text|txt|message|sms",
+		"i|we|they|he|she do !not text|txt|message|sms",
 	}},
 	{"quoted", scope, []string{
 		"^^ reply|text|txt|send|with|responda|repondez @det? !stop|end|quit|cancel|unsubscribe|arret to|2|for|pour|para _? _? $$",
@@ -135,18 +153,19 @@ var phrases = []phrase{
 		"!stop|stopping|stopped @elsewhere -once",
 		"!stop sign|light|lights|work|payment|payments|loss|watch|motion|gap|by|worrying|lying|playing|along",
 		"!stop and go|shop|smell|see|look|think|chat|talk|say|visit|eat|get|pick|grab|buy",
-		"the|a|my|bus|next|last|one|full|pit|rest|truck|non|quick|first|each|every|which|this|final|your|emergency|subway|train|door|short|two|another|un !stop|stops",
+		"the|a|my|bus|next|last|one|full|pit|rest|truck|non|quick|first|each|every|which|final|your|emergency|subway|train|door|short|two|another|un !stop|stops",
 		"!end of|table|tables|unit|date|user|zone|goal|result|up|times",
 		"the|dead|deep|week|weeks|year|years|high|low|front|back|other !end",
-		"!cancel my|the|our|today|tomorrow|appt|appointment|order|reservation|this|yoga|class|and|for|monday|tuesday|wednesday|thursday|friday|saturday|sunday|ride|trip|flight|it|button|fee",
+		"!cancel my|the|our -@texts|@det|@me|everything", "!cancel today|tomorrow|appt|appointment|order|reservation|this|yoga|class|and|for|monday|tuesday|wednesday|thursday|friday|saturday|sunday|ride|trip|flight|it|button|fee",
 	}},
 
 	{"phrase", opts, []string{
 		// stop, with nothing else
-		"^ !stop|stahp|stopp|arret|arretez|unsubscribe|stopall|alto|parem|ferma|zatrzymaj|remove|remov|remve|rmv|rmve|revoke|halt|terminate|cease|discontinue|desist|baja|pare|paren|detener|sair $",
-		"interested|number|person|voted|donating|spam|you|scam !stop $$",
+		"^ !stop|stp|stahp|stopp|arret|arretez|unsubscribe|stopall|alto|parem|ferma|zatrzymaj|remove|remov|remve|rmv|rmve|revoke|halt|terminate|cease|discontinue|desist|baja|pare|paren|detener|sair $",
+		"interested|number|person|voted|donating|spam|scam !stop $$",
 		"^ !stop|quit @cease $",
-		"^^ !stop i|im|ive|id|idk|we|not|no|or|sorry|wrong|never|already|dont|nope|thank|u|youre|who|why|do|spam|unsubscribe|remove|leave|he|she|bothering|seriously",
+		"^^ !stop i|im|ive|id|idk|we|not|no|or|sorry|wrong|never|already|dont|nope|thank|u|youre|who|why|do|spam|unsubscribe|remove|leave|he|she|have|god|bothering|seriously",
+		"^^ !stop this|these is|are|isnt",
 		"^ !stop @you _? $",
 		"^ !stop and desist",
 		"^ !stop|quit it now|immediately|asap|right|already|texting $",
@@ -157,16 +176,18 @@ var phrases = []phrase{
 		"can|could|would|will|cant|wont|may|might|should @you not? !stop|quit $",
 		"@you need|have|must|should|gotta|better|ought|can|could|may|might to? !stop|quit $",
 		"@you need|have|must|should|gotta|better|ought|can|could|may|might to? !stop|quit now|already|these|this",
-		"i|ive|have|weve|just|already|we @say @you|to|it|this|that|again|be|no* !stop|unsubscribe|stopp",
-		"i|ive|have|weve|just|already|we @say|requested|been|be|to|have* !removed|unsubscribed|off",
+		"i|ive|have|weve|just|already|we|keep|answer|reply @say @you|to|it|this|that|again|be|no* !stop|unsubscribe|stopp @times|$", "^ told|asked|said|replied|texted|typed @you|to|it|this|that|again|be|no* !stop|unsubscribe @times|$",
+		"i|ive|have|weve|just|already|we @say|requested to be|get !removed|unsubscribed|taken",
 		"@say !stop $",
 		"times|time i|do|to|have|must|we|ive|did|need* @say|ask @you? to? !stop|removed",
-		"want|need|like|wish|request|requesting|demand|demanding|insist @you|that* to? !stop|cease|quit @talking|sending|$",
+		"want|need|like|wish|request|requesting|demand|demanding|insist @you|that* to? !stop|cease|quit @talking1", "want|need|like|request|demand @you to !stop|cease|quit @talking|$",
 		"part of !stop",
-		"how|can|could|way i|we|do|can|to|does|would|one* !stop @getting|receiving",
+		"^^ how to|do|can|i|you* !stop $$", "how|can|could|way i|we|do|can|to|does|would|one* !stop @getting|receiving",
 		"these|those|the|your|this|all @mail @mail? to !stop",
 		"been|was told|asked to !stop",
-		"make|makes|making it|this|these|those|@mail|that* !stop",
+		"these|this|those|that it? need|needs|has|have|gotta|must to? !stop $", "these|those to !stop $",
+		"!refrain from @talking", "{dont} be|keep @talking1", "not|never|longer allowed|permitted|authorized|supposed to !@talk|call @me|this|here", "may|must|cannot|cant not? !@talk @me|this", "^ !stop today|tonight $",
+		"make|makes|making this|these|those|@mail @mail? !stop", "^^ make it !stop $$",
 		"please make them !stop",
 		"when|will will|do these|those|your|the|this @mail? @mail !stop",
 		"i|id|would|want|like|just|to|please* want|like|wish !stop @det* @mail",
@@ -178,17 +199,21 @@ var phrases = []phrase{
 		"!@cease being? contacted",
 		"!@cease with|w|it|that|@talk* @det* @mail",
 		"!@cease @det* @texts",
+		"!@cease @det* calls|calling|emails|emailing|call and|or|n @texts|@talking",
 		"!@cease @talk @me|this|my",
-		"!@cease ...ing|wasting|using|trying|playing|tracking @me|my|to",
+		"^ !@cease ...ing @me", "!@cease wasting|using my", "!@cease trying to buy|contact|reach|sell|get|text|call",
 		"!@cease2 @det* @texts",
-		"!@cease2 my|the|this|your|all? subscription to",
+		"!@cease2 my|the|this|your|all? subscription to @det* @list|@texts",
 		"turn|shut|switch|cut !off @det* @texts|reminders|alerts|notifications",
 		"turn|shut|switch|cut @det* @texts|reminders|alerts|notifications !off",
 		"@mail !off please|pls|now",
 
 		// do not text
-		"{dont} @talk @me|@phone|again|anymore|here|my|our|this|dis|that|number|these",
-		"{dont} @talk $",
+		"{dont} @talk @me|@phone|again|anymore|here|this|dis|that|these", "{dont} @talk my|our|his|her|the @person|@phone",
+		"{dont} @talk $$",
+		"not to !@talk @me|this|anymore|again",
+		"^^ {dont} send anymore|again|more* $$",
+		"{dont} call|ring|dial this|my number|phone|line",
 		"no longer !@talk @me",
 		"not to? be !texted|messaged|contacted|called",
 		"!never want|wanna to? hear from @you",
@@ -200,56 +225,56 @@ var phrases = []phrase{
 		"{dont} reach|hit out|up|@me* $",
 		"{dont} reach out",
 		"{dont} use this|my number|phone",
-		"{dont} send|sending|mail|forward @me|this|to|out|phone|number* @det* @mail|anything|nothing|these|this|those|more",
+		"{dont} send|sending|mail|forward @me|this|to|out|phone|number* @det* @mail|anything|nothing", "{dont} send|sending @me|any|out|to* these|this|those|more anymore|again? $",
 		"{dont} send|sending me|us $",
 		"{dont} text|message back again?",
 		"{dont} reply to? me",
-		"@talk|call @me again and|ill|i|im|you|we",
+		"@talk|call @me again and? ill|i|im|you|we and|ill|will|am|im|gonna? !sue|report|call|block|press",
 		"!if you|u|i|anyone|yall @talk|call|get @me|another|one again|text|message|more",
-		"!one|another|1 more? text|message|txt|msg and|or|im|ill",
+		"one|another|1 !more|another text|message|txt|msg and|or|im|ill",
 		"no need to !@talk|contact|call @me|this",
 		"never again !@talk @me",
-		"@talk|bother|spam|harass|annoy someone|somebody|anyone else",
-		"find|go|bother someone|somebody|bother|spam|text else|someone|somebody to|else",
+		"^ go !bother|text|annoy|spam|harass someone|somebody|anyone",
+		"find someone|somebody else to !spam|bother|text|annoy|harass",
 
 		// no more texts
-		"!no more|mor|moar|further|additional|new|other @det* @mail|txts|emails",
-		"^ !no more of? these|this|those|it? $",
+		"!no more|further calls|emails|calling|calls and|or|n @texts|texting", "!no more|mor|moar|further|additional @det* @mail|txts|emails",
+		"!nomore @det* @mail", "^ !nomore $", "^ !no more of? these|this|those|it? $",
 		"^^ no !contact|communication please|pls|thanks $$", "^ !no @det* @texts2 $",
 		"!no @texts please|pls|thanks|email|emails|ever|only",
 		"^ !not another text|message|txt",
 		"!not by text",
 		"!enough with|of @det* @mail",
-		"!knock|cut it off|out with @det* @mail",
-		"{nowant} want|wants|wanna|need|needs|wish|wishes|desire|care|like|accept|do|wanting|authorize to|receive|get|see|have|be|for|recieve* @det* @mail",
-		"{nowant} want|need|wish|desire|care|like|wanna to? receive|get|see|recieve any|these|them|this|anything|from|more|it",
+		"!knock|cut|lay it? off|out with? @det* @mail",
+		"{nowant} want|wants|wanna|need|needs|wish|wishes|desire|care|like|wanting|authorize to|receive|get|see|have|be|for|recieve* @det* @mail",
+		"{nowant} want|need|wish|desire|care|like|wanna to? receive|recieve any|these|them|this|anything|from|more|it", "{nowant} want|need|wish|wanna to? get|see these|any|more these|more|of|anymore|@mail|$", "{dont} do|accept @det* @texts",
 		"{nowant} want|wish|like|need|wanna to? be|get texted|contacted|messaged|bothered|spammed|called|emailed|disturbed|subscribed|notified|on",
-		"^ i? {nowant} want|need these|them|those anymore|any|more|please* $",
-		"!rather|prefer|want|like|wish|asked|preference|request to|is|that|you* not|no to|be|get|receive|being|getting|receive* @texts|contacted|texted|receive|these|this|be",
-		"interested in @getting|these|your|any|more @mail? $",
-		"longer interested in? @getting|these|your",
+		"^ i? {nowant} want|need|wants these anymore|any|more|please* $",
+		"!rather|prefer|want|like|wish|asked|preference|request to|is|that|you* not|no to|be|get|receive|being|getting|receive* @det* @texts|contacted|texted|receive",
+		"not|longer|never|aint interested in !@getting|these @det* @mail|these|$",
+		"longer interested in? @getting|these",
 
 		// take me off
 		"!@remove @me $",
-		"!@remove @me from|off|of @det* @list|@mail|here|this|these|it|your|all|future",
-		"!@remove|forget|lose @poss|@person|from|all|of|and|name* @phone|#",
-		"!@remove|forget|lose @phone|number|contact $",
-		"!@remove @me asap|now|at|immediately|today|i|im|or|and|you|before|right|not|this|my|from?",
+		"!@remove @me from|frm|form|fom|off|of|out @det* @list|@mail|here|this|these|it|your|all|future",
+		"!@remove @poss|@person|from|all|of|and|name* @phone",
+		"!@remove @phone|number|contact $", "^ !lose|forget @poss* @phone|#",
+		"!@remove @me asap|now|at|immediately|today|i|im|or|and|you|before|right|not|this|my",
 		"!@remove from|off|of @det* @list",
-		"!@remove #|#a",
-		"!take|get|want|drop|pull @me|my|this|@phone|@person|him|her|them|#|#a @me|my|this|@phone|@person|him|her|them|#|#a|taken|removed* off|from|of|out $",
-		"be|get|been !taken|removed|dropped|pulled off",
+		"!@remove #7", "!@remove # #",
+		"!take|get|want|drop|pull @me|my|this|@phone|@person|him|her|them|#7 @me|my|this|@phone|@person|him|her|them|#|#a|taken|removed* off|from|of|out $",
+		"be|get|been !taken|removed|dropped|pulled off", "take|get !off my|this name|number|phone|cell",
 		"!take|get|want|drop|scratch|strike|pull|cross|withdraw|be|removed|like @me|@poss|@phone|@person|him|her|them|#|#a|taken|removed|to* off|from|of @det* @list|here|this|thing",
-		"!off|of your|ur|this|youre @det* @list", "^ want? !off the @det* @list",
-		"take|get it !off",
+		"!off your|ur|this|youre @det* @list", "^ want? !off the @det* @list $",
+		"take it !off $$",
 		"i want !out|off $",
-		"be|get|have|being|been me|my|us|@phone|@poss* !removed|unsubscribed|deleted|unsubbed|deregistered",
+		"me|us|number|phone|name|info !removed|unsubscribed|deleted|unsubbed|deregistered", "be|get|been|being !removed|deleted|taken from|off|of @det* @list|here|this", "^ i|id|we|ive|would|like|want|wish|need|asked|request|requested|may|can|do|how|get|to|please|be|have* be|get !removed|unsubscribed|unsubbed $", "been !unsubscribed",
 		"want|like|wish|request to? be? !removed|unsubscribed|deleted|taken",
 		"get me !out of this|your",
-		"!removal from",
+		"get rid of !my|me|us|this", "number|phone|name !gone|out from|of|off", "!removal from @det* contact|mailing|call? @list", "!out of your|ur|this @list",
 		"add|put @me|@phone|@poss* to|on|in @det* do? dnc|not|no call|contact|text|list?",
 		"do !not call|contact|text|solicit|disturb list|registry",
-		"call|dnc !list|registry",
+		"not call|contact|text !list|registry",
 		"^ !dnc $",
 		"!dnc list",
 
@@ -257,26 +282,31 @@ var phrases = []phrase{
 		"!@unsub",
 		"!opt|opting|opted|opts @me|us|this|my|number|him|her|@phone* out|ut",
 		"!optout",
-		"!opt out",
+		"!opt|op out|ou|ut",
+		"^ !spot|sop|step|shop|atop it? texting|txting|messaging|contacting me",
 		"un !enroll|subscribe",
 		"how|where|can|way to|i|do|we* !unsubscribe|unsub",
 
 		// consent
 		"!revoke|withdraw|rescind|revoking|withdrawing|retract @poss|all|any|prior* consent|permission|authorization|authorisation|approval",
-		"do|dont|not|never|didnt|doesnt have|give|gave|given|consent|consented|authorize|agree|permission @you|my|any|a|the|to|have* !permission|consent|authorization", "not|never|didnt|dont consent|consented|agree|agreed|authorize|authorized to|you|be|get|receive|receiving|getting|this|these|your|any* !@texts|texted",
+		"dont|not|never|didnt|doesnt have|give|gave|given @you|my|any|a|the|to|have* !permission|consent|authorization to? text|contact|message|call|sms|$", "not|never|didnt|dont consent|consented|agree|agreed|authorize|authorized to|you|be|get|receive|receiving|getting|this|these|your|any* !@texts|texted",
 		"{dont} consent",
+		"no|zero !consent $",
+		"!consent|permission revoked|withdrawn|denied|rescinded|cancelled",
+		"take back my !consent|permission",
 
 		// go away
 		"!leave @me|my|@person|this|number* @swear* alone|alon",
 		"!leav @me alone|alon",
 		"^ !go|get away|lost|bent $",
+		"^^ !leave|let @me be $$",
+		"^ !gtfo",
+		"!fuck|f|eff|piss off|of and|you|u",
 		"!fuck|f|eff|piss|bugger|buzz|screw|sod|fk|fck off|of $",
 		"^ !back off $",
 		"^ !lose @poss? number",
-		"!lose this|my number",
 		"^ !delete|erase me",
-		"!no longer want|wish|wanna @texts|@mail|these|this|your|any|to",
-		"!done with|w these|your|the|this|ur @mail|list",
+		"no longer want|wish|wanna to !be|receive|get contacted|texted|@det|@mail",
 	}},
 	{"phrase", holds, []string{
 		"^ !quit|end|cancel|para|parar|fin|salir|ende|delete|enough $",
@@ -284,12 +314,12 @@ var phrases = []phrase{
 		"^ !quit it",
 		"!cut|knock it out|off",
 		"^ !unwanted",
-		"^ !stop -@elsewhere|...ing|the|my|our|it|that|lying|worrying|work|payment|sign|and $",
+		"^ !stop -@elsewhere|...ing|the|my|our|it|that|lying|worrying|work|payment|sign|and",
 		"^ !stop this|these|that|those _? $",
 		"^ !enough $",
 		"^ thats !enough $$",
 		"^ !enough is|already",
-		"!wrong number|phone|num",
+		"wrong !number|phone|num",
 		"^^ you|u|have|the|got|sorry|this|is|i|think* !wrong person|guy|# $$",
 		"^^ !wrong $$",
 		"not|longer|zero|no|never !interested|interest $",
@@ -318,8 +348,9 @@ var phrases = []phrase{
 		"absolutely !not $$", "i said|told you? !no|not $$",
 		"!no longer works|work|live|lives|at",
 		"doesnt|dont|not !work|live|working here|anymore",
-		"!remove|cancel|delete|unenroll|drop @me|it|everything $",
+		"^ !remove|cancel|delete|unenroll|drop @me|it|everything $", "but|and !remove|delete it $",
 		"!remove|delete @me from|off|of", "take @me !off|from of? this|that|your|ur",
+		"!@take _? _? off|out of? your|ur|this",
 		"!pause @det* @texts",
 		"!respect my",
 		"do not call !registry",
@@ -328,15 +359,19 @@ var phrases = []phrase{
 		"^^ {dont} call @me $$",
 		"^ i? {nowant} want this|it $",
 		"^ !get out $",
+		"^^ !shut up $$", "no !messages $",
+		"!@cease _* @talking1|@texts", "!remove|delete|unlist|erase _* list|lists|number|database|system",
+		"^ !@remove @me", "{dont} _? _? @talk @me", "@talk|call @me !again and|ill|i|im", "@talk|bother|annoy someone|somebody !else", "get it !off $$", "and !stop $$", "is !stop $$", "^ !block my|this number", "!give it a? rest", "still !getting|receiving|gettin @det* @texts", "consider me !removed|unsubscribed|out",
+		"-@leftnoun !stop $$",
 		"!get the|a|@me hint|away from|life?",
 		"!take a hint",
 	}},
 
 	// Spanish
 	{"phrase", opts, []string{
-		"!deje|dejen|deja|dejenme|dejeme|pare|paren|para|cese|cesen|basta|dejan|termine|terminen de|ya|por|favor* @es_send",
-		"!deje|dejen|deja de|@me|estar* @es_send",
-		"no|nunca|ya ya|mas|no? !me|nos|te @es_dont",
+		"!deje|dejen|deja|dejenme|dejeme|pare|paren|cese|cesen|basta de|ya|por|favor* @es_send", "!para|dejar de @es_send",
+		"!deje|dejen|deja de|@me|estar* @es_send", "no me|nos? !vuelvan|vuelva|vuelvas a @es_send", "^^ !cancelar|anular suscripcion|inscripcion $$",
+		"no|nunca ya|mas? !me|nos @es_dont",
 		"favor|favor|no de? !no @es_dont @es_mail|mas|nada|este|a",
 		"!no @es_dont mas|@es_mail",
 		"no quiero|deseo|queremos !recibir nada|mas|esto|eso|estos|sus|ningun|ninguna", "!no quiero|deseo|quisiera|queremos|necesito|quiere recibir|que|mas|sus|sus|estos|los|ningun|ver|me|de|tus|ya|recibiendo|obtener* @es_mail",
@@ -345,7 +380,7 @@ var phrases = []phrase{
 		"^ !no mas $",
 		"!basta de @es_mail",
 		"!dar|darme|darse|dame|deme|denme|den|dennos|darnos|doy|demen|dar|quiero|solicito|pido|la|una de|la|mi !baja",
-		"!@es_me",
+		"!@es_me de|ya|$",
 		"!@es_off me|mi|este|de|a|el|la|su|tu|ese* numero|lista|telefono|nombre|base",
 		"!dejenme|dejame|dejeme|dejennos en? paz|tranquilo|tranquila",
 		"!detener|detengan|detenga|cancelar|cancele|cancelen|parar|paren|pare|anular|anulen|stop|alto|eliminar|suspender|suspendan los|las|a|la|mi|estos|sus|de|esta* @es_mail",
@@ -354,7 +389,7 @@ var phrases = []phrase{
 	{"phrase", holds, []string{
 		"!numero equivocado|incorrecto", "no me !interesa", "no estoy|estamos !interesado|interesada|interesados",
 		"ya? !basta $$", "^ !basta|dejame|dejenme $$", "!equivocado|equivocada",
-		"no es mi !numero",
+		"no es mi !numero", "!cancelar|anular mi|la suscripcion|inscripcion|assinatura|inscricao",
 	}},
 	// French
 	{"phrase", opts, []string{
@@ -362,11 +397,11 @@ var phrases = []phrase{
 		"!arretez|arrete|cessez|cesse|arreter|stop|arret les|ces|vos|des|aux|au|la|tous|l|de|d|envoi|ce* @fr_mail",
 		"^ !arretez|arrete|arret|cessez $",
 		"!desabonner|desabonnez|desabonne|desabonnement|desinscrire|desinscription|desinscrivez|desabo|desinscris",
-		"!plus|pas|aucun|jamais de|vos|d|ces|recevoir|des|aucun|un|les|aucune|veux* @fr_mail",
-		"ne veux|souhaite|desire|voudrais|veut !plus recevoir|de|vos|rien|etre|ces",
-		"ne|n m|me|nous|le !envoyez|contactez|textez|ecrivez|appelez|envoie|contacte|ecris|texte|derangez|harcelez|envoyer|contacter plus|pas|rien|jamais",
+		"!plus|aucun de|vos|d|ces|recevoir|des|aucun|les|aucune* @fr_mail", "pas|jamais !recevoir de|vos|ces|d|des|les* @fr_mail",
+		"ne veux|souhaite|desire|voudrais|veut !plus recevoir|rien|etre", "ne !plus recevoir|etre", "ne !plus me|nous|m contacter|envoyer|ecrire|appeler|texter",
+		"ne|n m|me|nous|le !envoyez|contactez|textez|ecrivez|appelez|envoie|contacte|ecris|texte|derangez|harcelez|envoyer|contacter plus|rien|jamais|$",
 		"!m|me|nous envoyez|contactez|textez|ecrivez|appelez|derangez plus|jamais",
-		"!@fr_off moi|nous",
+		"!@fr_off moi|nous de|des|d|$",
 		"me|m !retirer|enlever|supprimer|desinscrire de|des|la|votre* liste|listes",
 		"!@fr_off mon|le|ce|notre|mes nom|numero|num|coordonnees|donnees",
 		"!laissez|laisse|fichez|foutez|foutre moi|nous tranquille|tranquilles|paix|la",
@@ -376,17 +411,17 @@ var phrases = []phrase{
 	}},
 	// Portuguese
 	{"phrase", opts, []string{
-		"!pare|parem|para|parar|deixe|deixem|chega de|me|por|favor|ficar* @pt_send|@pt_mail",
+		"!pare|parem|parar|chega de|me|por|favor|ficar|com|as|essas* @pt_send|@pt_mail", "!para|deixe|deixem de me|ficar* @pt_send",
 		"nao|nunca|ja|favor !me|nos @pt_dont",
 		"nao quero|desejo|queremos mais? !receber isso|isto|nada|mais|essas|esses|estas", "!nao @pt_dont mais|@pt_mail|nada|me",
 		"!nao quero|desejo|queremos|gostaria mais|receber|de|suas|ter|nenhuma|essas|as|estas|me* @pt_mail|nada",
 		"!nao entre|entrem mais|em* contato",
 		"!@pt_off me|o|meu|este|esse|da|do|de|a|sua* numero|lista|telefone|nome|contato|cadastro",
-		"me !@pt_off",
+		"me !remova|removam|descadastre|descadastrem|exclua|excluam|apague", "me !tire|tira|tirem|retire|retirem da|de|desta|dessa @pt_list",
 		"quero|queremos|desejo|gostaria de? !sair da|desta|dessa|$",
 		"me|nos !deixe|deixem|deixa em paz",
 		"!chega de @pt_mail",
-		"!cancelar|cancele|cancelem|parar as|os|minhas|de|essas|meu|minha* @pt_mail|inscricao|assinatura",
+		"!cancelar|cancele|cancelem|parar as|os|minhas|de|essas|meu|minha* @pt_mail",
 		"!descadastrar|descadastre|descadastrem",
 	}},
 	{"phrase", holds, []string{
@@ -394,18 +429,18 @@ var phrases = []phrase{
 	}},
 	// German
 	{"phrase", opts, []string{
-		"!keine|kein|nie weitere|weiteren|mehr|solche|ihre|eure|der|deine|bitte|wieder* @de_mail mehr|bitte|senden|schicken|erhalten|bekommen|$",
+		"!keine|kein|nie weitere|weiteren|mehr|solche|ihre|eure|der|deine|bitte|wieder* @de_mail mehr|bitte|senden|schicken", "^ !keine sms|werbung $",
 		"!keine weiteren|weitere @de_mail",
-		"!hort|horen|hor|hore|hoert|hoeren|hoer sie|mal|bitte|doch* auf",
+		"!hort|horen|hor|hore|hoert|hoeren|hoer sie|mal|bitte|doch* auf mir|mich|uns|damit|$",
 		"!@de_dont sie|ihr|bitte|mir|mich|uns* nicht|nie|keine|nichts mehr|wieder|@de_mail|$",
 		"!nicht mehr|wieder|weiter @de_dont",
 		"!lasst|lassen|lass sie|mich|uns|bitte* in ruhe|frieden",
-		"!losche|loschen|loscht|loesche|loeschen|loescht|entfernen|entfernt|streichen|streicht|streich|nehmen|nehmt sie|mich|bitte|meine|diese|uns|von|aus|vom* nummer|handynummer|liste|daten|verteiler|der",
-		"meine|diese nummer|handynummer|daten bitte|aus|der|liste|sofort* !loschen|loeschen|entfernen|streichen",
+		"!losche|loschen|loscht|loesche|loeschen|loescht|entfernen|entfernt|streichen|streicht|streich|nehmen|nehmt sie|mich|bitte|meine|diese|uns|von|aus|vom|der|ihrer|eurer* nummer|handynummer|liste|verteiler",
+		"nummer|handynummer bitte? !loschen|loeschen|entfernen|streichen", "meine|diese nummer|handynummer|daten bitte|aus|der|liste|sofort* !loschen|loeschen|entfernen|streichen",
 		"von|aus|vom der|ihrer|eurer|dem? liste|verteiler !streichen|loschen|nehmen|entfernen",
 		"!melden|meldet|meld sie|mich|uns|bitte* ab",
-		"!abmelden|abbestellen|austragen|abgemeldet",
-		"!stoppen|stoppt sie|bitte|die|das|diese* @de_mail|$",
+		"mich|uns|bitte|sms|newsletter !abmelden|austragen $", "!abbestellen",
+		"^ !stoppen|stoppt sie|bitte|die|das|diese* @de_mail|$",
 	}},
 	{"phrase", holds, []string{
 		"!kein|keinerlei interesse", "!falsche|falsch nummer|verbunden", "!es reicht",
@@ -414,9 +449,9 @@ var phrases = []phrase{
 	{"phrase", opts, []string{
 		"!basta|stop messaggi|messaggio|sms", "basta con i|gli? !messaggi|sms", "!stop met de? sms|berichten|appen",
 		"!non mi|ci? mandate|scrivete|contattate|inviate|mandare|scrivere|contattare|inviare|chiamate",
-		"!non voglio piu|ricevere messaggi|ricevere|sms|piu?",
+		"!non voglio piu|ricevere messaggi|ricevere|sms|piu",
 		"!cancellatemi|disiscrivetemi|toglietemi|rimuovetemi|cancellami|disiscrivimi",
-		"!geen berichten|sms|smsjes|reclame meer?",
+		"!geen berichten|sms|smsjes|reclame meer",
 		"!haal|verwijder mij|me|mijn|ons van|uit|nummer",
 		"!nie pisz|piszcie|wysylaj|wysylajcie|dzwoncie",
 		"!не пишите|присылайте|звоните|пиши|шлите|отправляите|беспокоите",
@@ -427,13 +462,14 @@ var phrases = []phrase{
 
 // ordinary are frequent words that no typo rule may read as a keyword.
 const ordinary = `step steps stoop shop shops top tops spot spots send and ends slop strop stomp stock store stow sop swop
-	stops stopped stopper atop sto soup bend lend mend tend spend quite quiet quid quip quilt quits suit unit quick quiz
+	stops stopped stopper atop soup pots opts post posts bend lend mend tend spend quite quiet quid quip quilt quits suit unit quick quiz
 	cancer cancels cancelled canceled cancun canal candle remote removed removes removal removing move moved
 	rename revoked provoke evoke invoke subscribe subscribed subscriber subscribers subscription subscriptions describe
 	subscribes resubscribe start started starts unstop unstoppable nonstop bestow story stood store strap stool stoic
 	texted test tests testing tested nest rest best next taxes taxis test tent tester massage massages passages
 	sending spending lending ending mending tending bending contact contract contracts contracting
 	lists last lost least lift live love leave leaves number numbers lumber member cumber chamber delete deleted
+	falling filling billing killing rolling anmelden anmeldung melden ummelden qui quoi sto eend
 	alone along clone phone please pleased pleas lease release plead plate place palace peace piece
 	optional option options output layout detective detention determine terminated
 	terminal determinate unsure unsubstantial unscramble uncle arrest arrested arrests carrot parrot arrive ferret`

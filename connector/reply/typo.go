@@ -76,7 +76,7 @@ func misspells(w []byte, t target) bool {
 		if n < 4 {
 			return false
 		}
-		return n >= 7 || p > 0 && near(c, t.word[p-1]) || p < n && p > 0 && near(c, t.word[p])
+		return n >= 7 || p == 0 && near(c, t.word[0]) || p > 0 && near(c, t.word[p-1]) || p < n && p > 0 && near(c, t.word[p])
 	case n < 4:
 		return false
 	case dw == 0 && dt == 1: // a letter is missing, not the first
@@ -84,6 +84,9 @@ func misspells(w []byte, t target) bool {
 	case dw == 1 && dt == 1:
 		return near(w[p], t.word[p]) || n >= 8
 	case dw == 2 && dt == 2 && w[p] == t.word[p+1] && w[p+1] == t.word[p]:
+		return true
+	}
+	if n == 4 && len(w) == 4 && w[0] == t.word[0] && diff == 0 { // the same letters in another order: "sopt"
 		return true
 	}
 	return n >= 8 && near(w[0], t.word[0]) && distance(w, t.word) <= 2
@@ -155,6 +158,17 @@ func drawn(w []byte) bool {
 		}
 	}
 	return false
+}
+
+// doubled reports whether at least two letters are doubled, as in "sttopp".
+func doubled(w []byte) bool {
+	n := 0
+	for i := 1; i < len(w); i++ {
+		if w[i] == w[i-1] {
+			n++
+		}
+	}
+	return n > 1
 }
 
 // lookalikes are letters of other scripts that pass for Latin ones, in normal form.
@@ -234,7 +248,7 @@ func (c *Classifier) misspelt(w []byte) (string, bool) {
 		}
 	}
 	var buf [64]byte
-	if drawn(w) {
+	if drawn(w) || doubled(w) {
 		s := squeeze(w, buf[:0])
 		for i := range c.hard {
 			var b2 [64]byte
@@ -243,7 +257,7 @@ func (c *Classifier) misspelt(w []byte) (string, bool) {
 			}
 		}
 	}
-	// stop1, 2stop: a key beside the word; stopstop: the word again
+	// stop1, 22stop: a key beside the word; stopstop: the word again
 	a, b := 0, len(w)
 	for a < b && '0' <= w[a] && w[a] <= '9' {
 		a++
@@ -251,7 +265,7 @@ func (c *Classifier) misspelt(w []byte) (string, bool) {
 	for a < b && '0' <= w[b-1] && w[b-1] <= '9' {
 		b--
 	}
-	if n := len(w) - (b - a); n == 1 && b-a >= 4 {
+	if n := len(w) - (b - a); n > 0 && n <= 2 && b-a >= 4 {
 		if k, ok := c.isHard(w[a:b]); ok {
 			return k, true
 		}

@@ -61,3 +61,9 @@ var keywords = []keyword{
 var affirmations = []string{
 	"yes", "y", "yeah", "yep", "yup", "yea", "ok", "okay", "sure", "si", "oui", "sim", "ja", "da", "tak", "confirm",
 }
+
+// weak are opt-out words that are requests of another kind as soon as anything stands beside them: "cancel please".
+var weak = map[string]bool{
+	"cancel": true, "end": true, "quit": true, "ende": true, "salir": true, "sair": true, "cancelar": true, "parar": true,
+	"dur": true, "td": true, "stoppen": true,
+}

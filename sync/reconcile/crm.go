@@ -190,8 +190,10 @@ func (p *pass) page(ctx context.Context, s *source, page crm.Page, asked time.Ti
 	if s.pages == 1 || page.AsOf.IsZero() || !page.AsOf.Equal(s.asOf) {
 		s.asOf, s.seenAt = page.AsOf, asked
 	}
-	s.counts["pages"]++
-	s.counts["records_read"] += len(page.Records)
+	if len(page.Records) > 0 { // what is left after an interruption may be an empty page
+		s.counts["pages"]++
+		s.counts["records_read"] += len(page.Records)
+	}
 
 	// The last of several versions of a record counts.
 	last := make(map[crm.Key]int, len(page.Records))

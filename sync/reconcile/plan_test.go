@@ -23,8 +23,12 @@ func minute(n int) time.Time { return t0.Add(time.Duration(n) * time.Minute) }
 
 type told = consent.Change
 
-func stop(at int) told  { return told{Action: consent.OptOut, Source: consent.Recipient, At: minute(at)} }
-func start(at int) told { return told{Action: consent.OptIn, Source: consent.Recipient, At: minute(at)} }
+func stop(at int) told {
+	return told{Action: consent.OptOut, Source: consent.Recipient, At: minute(at)}
+}
+func start(at int) told {
+	return told{Action: consent.OptIn, Source: consent.Recipient, At: minute(at)}
+}
 func out(s consent.Source, at int) told {
 	return told{Action: consent.OptOut, Source: s, At: minute(at)}
 }
@@ -63,7 +67,9 @@ func TestPlan(t *testing.T) {
 		numbers       []phone.Number
 		at            time.Time
 	}
-	do := func(cause, action string, numbers ...phone.Number) want { return want{cause: cause, action: action, numbers: numbers} }
+	do := func(cause, action string, numbers ...phone.Number) want {
+		return want{cause: cause, action: action, numbers: numbers}
+	}
 	obeyed := func(cause, action string, at int, numbers ...phone.Number) want {
 		return want{cause, action, numbers, minute(at)}
 	}

@@ -70,9 +70,8 @@ func (p *pass) inbound(ctx context.Context, a Account) error {
 			return err
 		}
 	}
-	if read > 0 && missed == read && !last.IsZero() {
-		p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("None of the %d messages that %s received since %s came by webhook. Is the webhook address set at the provider?",
-			read, a.Name, since.Format(time.RFC3339)))
+	if missed > 0 && !last.IsZero() {
+		p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("%s: %d of the %d messages read came by no webhook. Was heed down, or is the webhook address at the provider another one?", a.Name, missed, read))
 	}
 	return p.saveTime(ctx, cursor, later(last, until))
 }

@@ -31,6 +31,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -272,6 +273,8 @@ func (p *pass) mark(ctx context.Context) error {
 
 func (p *pass) event(what string, content ledger.Pass) ledger.Event {
 	content.Causes, content.Results = nil, nil // the ledger counts them from the corrections
+	// The ledger may read an event after Append has returned, and the pass counts on.
+	content.Counts, content.Notes = maps.Clone(content.Counts), slices.Clone(content.Notes)
 	return ledger.Event{Kind: ledger.KindPass, ID: "pass/" + content.ID + "/" + what, At: p.Now().UTC(), Pass: &content}
 }
 

@@ -30,10 +30,10 @@ var countNames = []struct{ name, text string }{
 	{"records_gone", "records deleted, merged or converted"},
 	{"records_hidden", "records that are no longer shown"},
 	{"records_without_number", "records without a readable phone number"},
-	{"ticked_without_number", "of them with a ticked box"},
+	{"ticked_without_number", "records with a ticked box and no readable phone number"},
 	{"phones_unreadable", "phone fields that are no number"},
 	{"inbound_read", "received messages compared with the ledger"},
-	{"inbound_recovered", "of them recovered: no webhook had brought them"},
+	{"inbound_recovered", "received messages recovered, which no webhook had brought"},
 	{"outbound_read", "sent messages looked through"},
 	{"sends_settled", "sends whose unknown outcome was found"},
 	{"sends_still_unknown", "sends whose outcome is still unknown"},
@@ -54,14 +54,11 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 	b := bufio.NewWriter(w)
 	say := func(format string, args ...any) { fmt.Fprintf(b, format+"\n", args...) }
 	at := func(t time.Time) string {
-		if t.IsZero() {
-			return "unknown time"
-		}
 		return t.In(zone).Format("2006-01-02 15:04:05 MST")
 	}
 
 	if _, ok := p.Counts[numbersOut]; ok {
-		say("%d numbers opted out = %d settled in every CRM record + %d with boxes still to be set + %d waiting for a person",
+		say("%d numbers opted out = %d with every known box set + %d with boxes still to be set + %d waiting for a person",
 			p.Counts[numbersOut], p.Counts[numbersSettled], p.Counts[numbersWaiting], p.Counts[numbersParked])
 	}
 	found := 0
@@ -128,12 +125,17 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 			if n++; limit >= 0 && n > limit {
 				continue
 			}
-			line := at(c.ByAt)
-			if c.By != "" {
-				line += ", last changed by " + plain(c.By, 80)
-			}
 			say("  - %s [%s]", plain(c.Detail, 300), result(c))
-			say("    %s%s", where(c), line)
+			about := where(c)
+			if c.By != "" {
+				about = append(about, "last changed by "+plain(c.By, 80))
+			}
+			if !c.ByAt.IsZero() {
+				about = append(about, at(c.ByAt))
+			}
+			if len(about) > 0 {
+				say("    %s", strings.Join(about, ", "))
+			}
 			if c.Text != "" {
 				say("    The CRM says: %s", plain(c.Text, 300))
 			}
@@ -142,25 +144,31 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 			say("  … and %d more", n-limit)
 		}
 	}
-	say("")
-	say("Counts")
+	heading := "\nCounts"
+	tell := func(n int, text string) {
+		if heading != "" {
+			say("%s", heading)
+			heading = ""
+		}
+		say("  %8d  %s", n, text)
+	}
 	for _, c := range countNames {
 		if n, ok := p.Counts[c.name]; ok {
-			say("  %8d  %s", n, c.text)
+			tell(n, c.text)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Counts)) {
 		if !slices.Contains(numberCounts, name) && !slices.ContainsFunc(countNames, func(c struct{ name, text string }) bool { return c.name == name }) {
-			say("  %8d  %s", p.Counts[name], name)
+			tell(p.Counts[name], name)
 		}
 	}
-	say("")
-	say("Since the beginning")
-	say("  %8d  messages received, %d of them opt-outs", p.Inbound, p.OptOuts)
-	say("  %8d  sends blocked", p.Blocked)
-	say("  %8d  sends with an unknown outcome; never repeated", p.Unknown)
-	say("  %8d  pieces of work owed, %d of them waiting for a person", p.Owed, p.Parked)
-	if p.Head != "" {
+	if p.Head != "" { // the totals are taken when the pass ends
+		say("")
+		say("Since the beginning")
+		say("  %8d  messages received, %d of them opt-outs", p.Inbound, p.OptOuts)
+		say("  %8d  sends blocked", p.Blocked)
+		say("  %8d  sends with an unknown outcome; never repeated", p.Unknown)
+		say("  %8d  pieces of work owed, %d of them waiting for a person", p.Owed, p.Parked)
 		say("")
 		say("Anchor    event %d, SHA-256 %s", p.HeadSeq, p.Head)
 		say("          Keep this line outside heed: it proves that nothing before it was changed (heed verify).")
@@ -178,14 +186,15 @@ func result(c ledger.Correction) string {
 	return c.Result
 }
 
-func where(c ledger.Correction) string {
+// where names the record or the account that a correction is about.
+func where(c ledger.Correction) []string {
 	switch {
 	case c.Record != nil:
-		return c.CRM + " " + c.Record.Object + " " + c.Record.ID + ", "
+		return []string{c.CRM + " " + c.Record.Object + " " + c.Record.ID}
 	case c.Account != "":
-		return c.Account + ", "
+		return []string{c.Account}
 	}
-	return ""
+	return nil
 }
 
 // causesOf returns the causes that a pass has, in the order of [Causes]; words that are not there come last.

@@ -107,7 +107,7 @@ func (c *Classifier) behindExact(text string, s *scratch) Result {
 		if r, ok := c.oneWord(w, &m.tok[a]); ok {
 			return r
 		}
-		if len(m.tok) == 1 && x.ids[0] < idFirst {
+		if x.ids[a] < idFirst {
 			if r, ok := c.glued(w); ok {
 				return r
 			}
@@ -145,7 +145,7 @@ func (c *Classifier) word(w []byte, t *token) uint16 {
 			return id
 		}
 	}
-	if id == idUnknown && len(w) >= 4 && len(w) <= 16 && t.script == latin {
+	if (id == idUnknown || id == idIng) && len(w) >= 3 && len(w) <= 16 && t.script == latin {
 		for i := range slips {
 			if misspells(w, slips[i]) {
 				return lang.ids[slips[i].word]
@@ -157,7 +157,7 @@ func (c *Classifier) word(w []byte, t *token) uint16 {
 
 // oneWord judges a message that is one word outside the keyword lists.
 func (c *Classifier) oneWord(w []byte, t *token) (Result, bool) {
-	if t.script&^latin != 0 || t.flags&hasDigit != 0 {
+	if t.script != latin || t.flags&hasDigit != 0 || !ascii(w) {
 		if k, ok := c.lookalike(w); ok {
 			return Result{OptOut, "mixed_script", k}, true
 		}
@@ -243,4 +243,13 @@ func (c *Classifier) glued(w []byte) (Result, bool) {
 	x := matcher{g: lang, tok: tok[:n], ids: ids[:n], place: place[:]}
 	r := x.run()
 	return r, stops(r)
+}
+
+func ascii(w []byte) bool {
+	for _, c := range w {
+		if c >= 0x80 {
+			return false
+		}
+	}
+	return true
 }

@@ -457,6 +457,9 @@ func (m *matcher) run() Result {
 				if end < 0 {
 					continue
 				}
+				if p.effect == scope && m.place[m.at]&shielded != 0 {
+					continue
+				}
 				switch p.effect {
 				case shield, scope:
 					for k := i; k < end; k++ {

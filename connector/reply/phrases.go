@@ -53,7 +53,7 @@ var sets = map[string]string{
 	"texts2": `texts txts sms mms spam ads marketing promotions texting solicitations offers`,
 	"list":   `list lists database databases system systems mailing mailings records subscription call contacts texts messages campaign thing file files directory group groups chat text texting distribution lista chain thread everything all`,
 	"remove": `remove delete erase exclude unlist unregister deregister unenroll rmv rmve remov remve purge unenrol unsubscribe unsub omit`,
-	"take":   `take get drop scratch strike pull remove delete cross keep want wanted`,
+	"take":   `tk tke take get drop scratch strike pull remove delete cross keep want wanted`,
 	"unsub":  `unscribe unsuscribe unsubscrive unsubsribe unsubcribe unsubscribe unsub unsubscribing unsubscribed unsubscription unsubscribes unsubs`,
 	"swear":  `the hell fuck tf f heck`,
 	"say":    `say said says saying typed type texted replied wrote told tell asked sent text reply screamed replying typing texting`,
@@ -86,7 +86,7 @@ var sets = map[string]string{
 }
 
 var macros = map[string][]string{
-	"dont":   {"!dont|donot|dnt|never|dnot", "do !not", "dont !ever"},
+	"dont":   {"!dont|donot|dnt|never|dnot", "do !not|nt", "dont !ever", "don !t"},
 	"nowant": {"dont|doesnt|didnt|never|not|nor|dnt|donot|nobody|noone", "do|does|did not", "no longer", "no"},
 }
 
@@ -96,7 +96,7 @@ var phrases = []phrase{
 		"@neg !stop|quit|end|cease|stopping|stopped|unsubscribe|unsub|unsubscribed|remove|removed|delete|cancel|drop|opt",
 		"@neg take|get me|us off",
 		"@neg want|wanna|need|wish|like|going|trying|gonna to? be? get? !stop|unsubscribe|unsub|unsubscribed|removed|opt|cancel|quit|end|taken",
-		"@neg mean|meant|say|said|ask|asked|request|requested|tell|told|text|type|reply|send|want you|u|to|be|for|get|me|us* !stop|removed|unsubscribe|unsubscribed|opt|off",
+		"@neg mean|meant|say|said|ask|asked|request|requested|tell|told|text|type|reply|send|want you|u|to|be|for|get|me|us|text|say|send|type|hit|reply|the|word* !stop|removed|unsubscribe|unsubscribed|opt|off",
 		"no need to? !stop|cancel|remove|quit",
 		"wrong !number of|for|on",
 		"no dejen|dejes|deje|deja|paren|pares|me|quiten|cancelar|quiero|quite|den|de|cancelen* !dejen|quiten|quite|cancelar|baja|paren|de|cancelen",
@@ -120,6 +120,8 @@ var phrases = []phrase{
 		"opt|opting|opted out of @det* -@list|@mail|@det|@tail|@me|you|u|here|number|phone|contact|receiving|getting|being",
 		"remove|take|get|drop|delete me|us|my|him|her|name|off|of|from|out* the|this|your|a|tomorrows|todays|my|that|@det* _? class|carpool|shift|shifts|slot|schedule|roster|waitlist|appointment|team|game|trip|speaker|calendar|waiting|reservation|booking|order|account|property|exit|corner|bus|am|pm|meeting|rota|table|party|flight|loan|lease|policy|will|show",
 		"text|texts and !drive|driving",
+		"do !not disturb while|mode|turned|sign|is|on|was",
+		"^ keep !texting|sending|messaging",
 		"drop me off",
 		"!text|message|call me when|once|if|the|a|your|my|at|on|back|later|tomorrow|instead|asap",
 		"{dont} text|txt|message|contact @them",
@@ -133,7 +135,7 @@ var phrases = []phrase{
 	}},
 	{"quoted", scope, []string{
 		"^^ reply|text|txt|send|with|responda|repondez @det? !stop|end|quit|cancel|unsubscribe|arret to|2|for|pour|para _? _? $$",
-		"what|if|does|happens i|does|if|you|u|happens* reply|text|texting|send|say|hit|type|replying !stop",
+		"what|if|does|happens i|does|if|you|u|happens* reply|text|texting|send|say|type|replying !stop",
 	}},
 	{"quoted", shield, []string{
 		"reply|text|txt|send|respond with? !stop|end|quit|cancel|unsubscribe|arret to|2|for _? _?",
@@ -156,12 +158,12 @@ var phrases = []phrase{
 		"the|a|my|bus|next|last|one|full|pit|rest|truck|non|quick|first|each|every|which|final|your|emergency|subway|train|door|short|two|another|un !stop|stops",
 		"!end of|table|tables|unit|date|user|zone|goal|result|up|times",
 		"the|dead|deep|week|weeks|year|years|high|low|front|back|other !end",
-		"!cancel my|the|our -@texts|@det|@me|everything", "!cancel today|tomorrow|appt|appointment|order|reservation|this|yoga|class|and|for|monday|tuesday|wednesday|thursday|friday|saturday|sunday|ride|trip|flight|it|button|fee",
+		"!cancel my|the|our|this -@texts|@det|@me|everything|number|phone|subscription", "!cancel today|tomorrow|appt|appointment|order|reservation|yoga|class|and|for|monday|tuesday|wednesday|thursday|friday|saturday|sunday|ride|trip|flight|it|button|fee",
 	}},
 
 	{"phrase", opts, []string{
 		// stop, with nothing else
-		"^ !stop|stp|stahp|stopp|arret|arretez|unsubscribe|stopall|alto|parem|ferma|zatrzymaj|remove|remov|remve|rmv|rmve|revoke|halt|terminate|cease|discontinue|desist|baja|pare|paren|detener|sair $",
+		"^ !stop|stp|stahp|stopp|arret|arretez|unsubscribe|stopall|alto|parem|ferma|zatrzymaj|remove|remov|remve|rmv|rmve|unregister|deregister|unenroll|unlist|revoke|halt|terminate|cease|discontinue|desist|baja|pare|paren|detener|sair $",
 		"interested|number|person|voted|donating|spam|scam !stop $$",
 		"^ !stop|quit @cease $",
 		"^^ !stop i|im|ive|id|idk|we|not|no|or|sorry|wrong|never|already|dont|nope|thank|u|youre|who|why|do|spam|unsubscribe|remove|leave|he|she|have|god|bothering|seriously",
@@ -176,7 +178,7 @@ var phrases = []phrase{
 		"can|could|would|will|cant|wont|may|might|should @you not? !stop|quit $",
 		"@you need|have|must|should|gotta|better|ought|can|could|may|might to? !stop|quit $",
 		"@you need|have|must|should|gotta|better|ought|can|could|may|might to? !stop|quit now|already|these|this",
-		"i|ive|have|weve|just|already|we|keep|answer|reply @say @you|to|it|this|that|again|be|no* !stop|unsubscribe|stopp @times|$", "^ told|asked|said|replied|texted|typed @you|to|it|this|that|again|be|no* !stop|unsubscribe @times|$",
+		"i|ive|have|weve|just|already|we|keep|answer|reply @say @you|to|it|this|that|again|be|no|#|times|twice|before|repeatedly* !stop|unsubscribe|stopp @times|$", "who is|are|r this|you|u|these !stop $$", "^ told|asked|said|replied|texted|typed @you|to|it|this|that|again|be|no* !stop|unsubscribe @times|$",
 		"i|ive|have|weve|just|already|we @say|requested to be|get !removed|unsubscribed|taken",
 		"@say !stop $",
 		"times|time i|do|to|have|must|we|ive|did|need* @say|ask @you? to? !stop|removed",
@@ -238,8 +240,8 @@ var phrases = []phrase{
 		"find someone|somebody else to !spam|bother|text|annoy|harass",
 
 		// no more texts
-		"!no more|further calls|emails|calling|calls and|or|n @texts|texting", "!no more|mor|moar|further|additional @det* @mail|txts|emails",
-		"!nomore @det* @mail", "^ !nomore $", "^ !no more of? these|this|those|it? $",
+		"no more !texting|messaging|calling|contacting", "no|zero right|authorization|permission|reason|business to !@talk|call @me|this", "!revoke all|everything|@texts|it|this", "!no more|further calls|emails|calling|calls and|or|n @texts|texting", "!no more|mor|moar|further|additional @det* @mail|txts|emails",
+		"^ !no text|txt messages|msgs $", "!nomore @det* @mail", "^ !nomore $", "^ !no more of? these|this|those|it? $",
 		"^^ no !contact|communication please|pls|thanks $$", "^ !no @det* @texts2 $",
 		"!no @texts please|pls|thanks|email|emails|ever|only",
 		"^ !not another text|message|txt",
@@ -270,8 +272,8 @@ var phrases = []phrase{
 		"i want !out|off $",
 		"me|us|number|phone|name|info !removed|unsubscribed|deleted|unsubbed|deregistered", "be|get|been|being !removed|deleted|taken from|off|of @det* @list|here|this", "^ i|id|we|ive|would|like|want|wish|need|asked|request|requested|may|can|do|how|get|to|please|be|have* be|get !removed|unsubscribed|unsubbed $", "been !unsubscribed",
 		"want|like|wish|request to? be? !removed|unsubscribed|deleted|taken",
-		"get me !out of this|your",
-		"get rid of !my|me|us|this", "number|phone|name !gone|out from|of|off", "!removal from @det* contact|mailing|call? @list", "!out of your|ur|this @list",
+		"get me !out of this|your @list",
+		"these|those|the|your @mail need|needs|has|have|gotta to !stop", "!take|get|scratch|strike|cross my|this|me @phone|and|my|this|me* off $", "!take|get|remove|keep me|us|my|this @phone|number* out of @det* @list", "get rid of !my|me|us|this", "number|phone|name !gone|out from|of|off", "!removal from @det* contact|mailing|call? @list", "!out of your|ur|this @list",
 		"add|put @me|@phone|@poss* to|on|in @det* do? dnc|not|no call|contact|text|list?",
 		"do !not call|contact|text|solicit|disturb list|registry",
 		"not call|contact|text !list|registry",
@@ -296,8 +298,8 @@ var phrases = []phrase{
 		"take back my !consent|permission",
 
 		// go away
-		"!leave @me|my|@person|this|number* @swear* alone|alon",
-		"!leav @me alone|alon",
+		"!leave @me|my|@person|@phone|this|number* @swear* alone|alon",
+		"!leav|leve|leev @me alone|alon",
 		"^ !go|get away|lost|bent $",
 		"^^ !leave|let @me be $$",
 		"^ !gtfo",
@@ -350,7 +352,7 @@ var phrases = []phrase{
 		"doesnt|dont|not !work|live|working here|anymore",
 		"^ !remove|cancel|delete|unenroll|drop @me|it|everything $", "but|and !remove|delete it $",
 		"!remove|delete @me from|off|of", "take @me !off|from of? this|that|your|ur",
-		"!@take _? _? off|out of? your|ur|this",
+		"!@take _? _? off of? your|ur|this",
 		"!pause @det* @texts",
 		"!respect my",
 		"do not call !registry",
@@ -359,10 +361,16 @@ var phrases = []phrase{
 		"^^ {dont} call @me $$",
 		"^ i? {nowant} want this|it $",
 		"^ !get out $",
-		"^^ !shut up $$", "no !messages $",
+		"^^ !shut up $$", "no !messages $", "!done with|w these|your|the|this|ur @mail|list",
 		"!@cease _* @talking1|@texts", "!remove|delete|unlist|erase _* list|lists|number|database|system",
 		"^ !@remove @me", "{dont} _? _? @talk @me", "@talk|call @me !again and|ill|i|im", "@talk|bother|annoy someone|somebody !else", "get it !off $$", "and !stop $$", "is !stop $$", "^ !block my|this number", "!give it a? rest", "still !getting|receiving|gettin @det* @texts", "consider me !removed|unsubscribed|out",
 		"-@leftnoun !stop $$",
+		"^ !remove|delete|lose|erase my|this|both|these|all $", "!remove|delete both|all @phone",
+		"^ !withdraw|withdrawn|removed|revoked|scram $", "!withdraw @poss? @phone",
+		"^ !deactivate|suspend|disable|mute|block|cancel me|my|this number|phone|$",
+		"turn these|this|it|them !off $", "not on your|this !list", "^ !off list|$",
+		"get|stay|keep out|off|away of|from? !my|me phone|$",
+		"^ not !wanted|welcome $", "wrong|person|number|you !remove $", "de !list me",
 		"!get the|a|@me hint|away from|life?",
 		"!take a hint",
 	}},
@@ -376,9 +384,9 @@ var phrases = []phrase{
 		"!no @es_dont mas|@es_mail",
 		"no quiero|deseo|queremos !recibir nada|mas|esto|eso|estos|sus|ningun|ninguna", "!no quiero|deseo|quisiera|queremos|necesito|quiere recibir|que|mas|sus|sus|estos|los|ningun|ver|me|de|tus|ya|recibiendo|obtener* @es_mail",
 		"ya !no quiero recibir|mas|nada",
-		"!no mas @es_mail|spam",
+		"!no mas @es_mail|spam|text|texts|messages",
 		"^ !no mas $",
-		"!basta de @es_mail",
+		"!basta ya? de @es_mail",
 		"!dar|darme|darse|dame|deme|denme|den|dennos|darnos|doy|demen|dar|quiero|solicito|pido|la|una de|la|mi !baja",
 		"!@es_me de|ya|$",
 		"!@es_off me|mi|este|de|a|el|la|su|tu|ese* numero|lista|telefono|nombre|base",
@@ -470,6 +478,6 @@ const ordinary = `step steps stoop shop shops top tops spot spots send and ends 
 	sending spending lending ending mending tending bending contact contract contracts contracting
 	lists last lost least lift live love leave leaves number numbers lumber member cumber chamber delete deleted
 	falling filling billing killing rolling anmelden anmeldung melden ummelden qui quoi sto eend
-	alone along clone phone please pleased pleas lease release plead plate place palace peace piece
+	tent next rent sent dent exit tex alone along clone stopping phone please pleased pleas lease release plead plate place palace peace piece
 	optional option options output layout detective detention determine terminated
 	terminal determinate unsure unsubstantial unscramble uncle arrest arrested arrests carrot parrot arrive ferret`

@@ -274,6 +274,9 @@ func TestTheWorkIsLinearInTheText(t *testing.T) {
 }
 
 func TestShortRepliesCostNoAllocation(t *testing.T) {
+	if underRace {
+		t.Skip("the race detector makes sync.Pool forget at random")
+	}
 	for _, text := range []string{
 		"STOP", " stop! ", "Ｓｔｏｐ", "ARRÊT", "s t o p", "START", "HELP", "YES", "ok thanks", "stpo", "STOP please", "👍", "SТОР",
 		"please stop texting me 🙏", "Stop by at 5?", "Can we move my appointment to Friday at 3? My kid is sick", "stoptextingme",

@@ -55,7 +55,7 @@ func (b *Boxes) Run(ctx context.Context) {
 		case <-ctx.Done():
 			t.Stop()
 			return
-		case <-b.Ledger.OwedSignal():
+		case <-b.Ledger.OwedSignal(ledger.OweBoxes):
 		case <-t.C:
 		}
 		t.Stop()

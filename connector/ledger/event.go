@@ -26,6 +26,8 @@ const (
 	KindWritten    Kind = "crm.written"     // boxes were set, or could not be
 	KindCorrection Kind = "pass.correction" // a pass found a difference
 	KindPass       Kind = "pass"            // a pass began or ended
+	KindDropped    Kind = "answer.dropped"  // an answer that was owed to a phone is not sent
+	KindTold       Kind = "provider.told"   // the provider's own opt-out list was written, or could not be
 )
 
 // Event is one thing that happened. Exactly one of the pointers matches Kind.
@@ -48,6 +50,8 @@ type Event struct {
 	Written    *Written    `json:"written,omitempty"`
 	Correction *Correction `json:"correction,omitempty"`
 	Pass       *Pass       `json:"pass,omitempty"`
+	Dropped    *Dropped    `json:"dropped,omitempty"`
+	Told       *Told       `json:"told,omitempty"`
 }
 
 // Via says how an inbound message reached heed.
@@ -79,12 +83,46 @@ type Inbound struct {
 	RawBase64  bool          `json:"raw_base64,omitempty"`
 	Signature  string        `json:"signature,omitempty"` // what proved it
 	Wait       bool          `json:"wait,omitempty"`      // a START whose time is not known yet: takes effect with its Timed event
+	Answer     Answer        `json:"answer,omitempty"`    // the text that heed owes for it, if it changes anything; "" where provider or network answers
+	Tell       bool          `json:"tell,omitempty"`      // the provider itself does not act on these words, so its own list must be told
 }
+
+// Answer names a text that heed itself sends.
+type Answer string
+
+const (
+	AnswerStop  Answer = "stop"            // confirms an opt-out; the one message that an opted-out number gets
+	AnswerStart Answer = "start"           // confirms an opt-in
+	AnswerHelp  Answer = "help"            // who sends, and how to stop
+	AnswerAsk   Answer = "opt_in_question" // asks for a double opt-in
+)
 
 // Timed gives an inbound START the time at which the phone sent it.
 type Timed struct {
 	Of     uint64    `json:"of"` // sequence of the Inbound event
 	SentAt time.Time `json:"sent_at"`
+	Answer Answer    `json:"answer,omitempty"` // as in the Inbound event
+}
+
+// Dropped says why an answer is not sent.
+type Dropped struct {
+	Of  uint64 `json:"of"` // sequence of the Inbound event that it answers
+	Why string `json:"why"`
+}
+
+// Told tells what became of the providers' own lists for one number.
+type Told struct {
+	UpTo    uint64       `json:"up_to"` // the owed work that it settles, as in Written
+	Want    bool         `json:"want"`  // opted out
+	Results []ToldResult `json:"results,omitempty"`
+}
+
+// ToldResult is one provider account's answer.
+type ToldResult struct {
+	Account string `json:"account"`
+	Class   string `json:"class,omitempty"` // "" means taken; otherwise an sms.Class
+	Code    string `json:"code,omitempty"`
+	Text    string `json:"text,omitempty"`
 }
 
 // Quarantine keeps a request that was proven but not understood.
@@ -133,6 +171,8 @@ type Message struct {
 	Campaign    string           `json:"campaign,omitempty"`
 	Purpose     string           `json:"kind,omitempty"`
 	Record      *crm.Key         `json:"record,omitempty"`
+	Answers     uint64           `json:"answers,omitempty"` // sequence of the Inbound event that heed itself answers with it
+	Answer      Answer           `json:"answer,omitempty"`
 	Decision    consent.Decision `json:"decision"`
 	CreatedAt   time.Time        `json:"created_at"`
 
@@ -252,7 +292,7 @@ func (e Event) check() error {
 		{KindInbound, e.Inbound != nil}, {KindTimed, e.Timed != nil}, {KindQuarantine, e.Quarantine != nil},
 		{KindConsent, e.Consent != nil}, {KindOpened, e.Opened != nil}, {KindOutcome, e.Outcome != nil},
 		{KindStatus, e.Status != nil}, {KindWritten, e.Written != nil}, {KindCorrection, e.Correction != nil},
-		{KindPass, e.Pass != nil},
+		{KindPass, e.Pass != nil}, {KindDropped, e.Dropped != nil}, {KindTold, e.Told != nil},
 	} {
 		if p.set {
 			n++

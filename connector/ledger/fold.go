@@ -10,6 +10,7 @@ import (
 	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/reply"
 	"github.com/heed-sms/heed/crm"
+	"github.com/heed-sms/heed/sms"
 	"github.com/heed-sms/heed/sms/phone"
 )
 
@@ -109,6 +110,13 @@ const (
 	OweBoxes OwedKind = "boxes"
 	// OweTime: the provider is to be asked when an inbound START was sent.
 	OweTime OwedKind = "time"
+	// OweAnswer: a text that heed itself answers a reply with. At most one is ever sent: the work is done when the
+	// attempt is recorded, before it is made.
+	OweAnswer OwedKind = "answer"
+	// OweHold: a person is to decide what an unclear reply meant. The review queue.
+	OweHold OwedKind = "hold"
+	// OweTell: the provider's own opt-out list is to be told, because the provider did not see or understand it.
+	OweTell OwedKind = "tell"
 )
 
 // Owed is work that follows from an event and has not been done.
@@ -116,8 +124,9 @@ type Owed struct {
 	Key    string       `json:"key"`
 	Kind   OwedKind     `json:"kind"`
 	Number phone.Number `json:"number"`
-	Seq    uint64       `json:"seq"`   // the newest event that made it owed
-	Since  time.Time    `json:"since"` // when the oldest unsettled one was recorded
+	Seq    uint64       `json:"seq"`          // the newest event that made it owed
+	Of     uint64       `json:"of,omitempty"` // OweAnswer: the Inbound event to answer
+	Since  time.Time    `json:"since"`        // when the oldest unsettled one was recorded
 	Parked *Parked      `json:"parked,omitempty"`
 	// Records are those that a correction named. They are written even if the mirror does not lead to them from the
 	// number, or thinks that they have the value already.
@@ -140,36 +149,81 @@ type Parked struct {
 	Text string    `json:"text"` // whose refusal, in their words
 }
 
-// OwedKey returns the key under which an event's owed work is kept: one piece per number for boxes, one per event
-// for times.
+// OwedKey returns the key under which an event's owed work is kept: one piece per event for times and answers, one
+// per number for everything else.
 func OwedKey(kind OwedKind, n phone.Number, seq uint64) string {
-	if kind == OweBoxes {
-		return fmt.Sprintf("%s/%015d", kind, n.Uint64())
+	if kind == OweTime || kind == OweAnswer {
+		return fmt.Sprintf("%s/%015d/%020d", kind, n.Uint64(), seq)
 	}
-	return fmt.Sprintf("%s/%015d/%020d", kind, n.Uint64(), seq)
+	return fmt.Sprintf("%s/%015d", kind, n.Uint64())
 }
 
 // Owes returns the work that an event creates. before and after are its number's record around it.
 func Owes(before, after Number, e Event) []Owed {
-	var out []Owed
-	owe := func(kind OwedKind) {
-		out = append(out, Owed{Key: OwedKey(kind, e.Number, e.Seq), Kind: kind, Number: e.Number, Seq: e.Seq, Since: e.At})
-	}
 	if !e.Number.IsValid() {
 		return nil
 	}
-	flipped := (before.Facts.State() == consent.OptedOut) != (after.Facts.State() == consent.OptedOut)
+	var out []Owed
+	owe := func(kind OwedKind) *Owed {
+		out = append(out, Owed{Key: OwedKey(kind, e.Number, e.Seq), Kind: kind, Number: e.Number, Seq: e.Seq, Since: e.At})
+		return &out[len(out)-1]
+	}
+	was, is := before.Facts.State(), after.Facts.State()
+	flipped := (was == consent.OptedOut) != (is == consent.OptedOut)
 	corrected := e.Correction != nil && (e.Correction.Action == "tick" || e.Correction.Action == "untick")
 	if flipped || corrected {
-		owe(OweBoxes)
+		o := owe(OweBoxes)
 		if corrected && e.Correction.Record != nil {
-			out[0].Records = []OwedRecord{{e.Correction.CRM, *e.Correction.Record}}
+			o.Records = []OwedRecord{{e.Correction.CRM, *e.Correction.Record}}
 		}
 	}
 	if e.Inbound != nil && e.Inbound.Wait {
 		owe(OweTime)
 	}
+	if of, ok := answers(was, is, e); ok {
+		o := owe(OweAnswer)
+		o.Key, o.Of = OwedKey(OweAnswer, e.Number, of), of
+	}
+	if is == consent.Held && (was != consent.Held || e.Inbound != nil && e.Inbound.Verdict == reply.Hold) {
+		owe(OweHold)
+	}
+	if flipped && !providerKnows(e) {
+		owe(OweTell)
+	}
 	return out
+}
+
+// answers returns the Inbound event for which heed owes the phone a text, if the event makes it owe one: a STOP or a
+// START that changed something, and each call for help.
+func answers(was, is consent.State, e Event) (of uint64, ok bool) {
+	var a Answer
+	switch {
+	case e.Inbound != nil && !e.Inbound.Wait:
+		a, of = e.Inbound.Answer, e.Seq
+	case e.Timed != nil:
+		a, of = e.Timed.Answer, e.Timed.Of
+	}
+	switch a {
+	case AnswerStop:
+		return of, was != consent.OptedOut && is == consent.OptedOut
+	case AnswerStart:
+		return of, was != consent.OptedIn && is == consent.OptedIn
+	case AnswerHelp:
+		return of, true
+	}
+	return 0, false
+}
+
+// providerKnows reports whether the provider's own list has the change already: it acted on the word itself, or it is
+// the provider who told.
+func providerKnows(e Event) bool {
+	switch {
+	case e.Inbound != nil:
+		return !e.Inbound.Tell
+	case e.Consent != nil:
+		return e.Consent.Source == consent.Provider
+	}
+	return true // a START whose time came later was a word of the provider's; a refusal is the provider's own
 }
 
 // MergeOwed joins newly owed work with what was owed under the same key.
@@ -188,41 +242,77 @@ func MergeOwed(old *Owed, new Owed) Owed {
 	return new
 }
 
-// Settles returns the key of the owed work that an event answers, "" if none.
-func Settles(e Event) string {
+// Settles returns the keys of the owed work that an event answers. before and after are its number's record around it.
+func Settles(before, after Number, e Event) []string {
+	var keys []string
 	switch {
 	case e.Written != nil:
-		return OwedKey(OweBoxes, e.Number, 0)
+		keys = append(keys, OwedKey(OweBoxes, e.Number, 0))
 	case e.Timed != nil:
-		return OwedKey(OweTime, e.Number, e.Timed.Of)
+		keys = append(keys, OwedKey(OweTime, e.Number, e.Timed.Of))
+	case e.Opened != nil && e.Opened.Answers > 0:
+		keys = append(keys, OwedKey(OweAnswer, e.Number, e.Opened.Answers))
+	case e.Dropped != nil:
+		keys = append(keys, OwedKey(OweAnswer, e.Number, e.Dropped.Of))
+	case e.Told != nil:
+		keys = append(keys, OwedKey(OweTell, e.Number, 0))
 	}
-	return ""
+	if before.Facts.State() == consent.Held && after.Facts.State() != consent.Held {
+		keys = append(keys, OwedKey(OweHold, e.Number, 0)) // decided, by whoever
+	}
+	return keys
 }
 
 // Settle folds the answer into the owed work: done if nothing of it remains.
 func Settle(o Owed, e Event) (_ Owed, done bool) {
-	if e.Timed != nil {
-		return o, true
-	}
-	refused, other := "", false
-	for _, r := range e.Written.Results {
-		switch crm.Class(r.Class) {
-		case "":
-		case crm.Park, crm.Bug:
-			refused = r.CRM + " " + r.Object + " " + r.ID + ": " + r.Text
-		default:
-			other = true
+	refused, other, upTo := "", false, uint64(0)
+	switch {
+	case o.Kind == OweBoxes && e.Written != nil:
+		upTo = e.Written.UpTo
+		for _, r := range e.Written.Results {
+			switch crm.Class(r.Class) {
+			case "":
+			case crm.Park, crm.Bug:
+				refused = r.CRM + " " + r.Object + " " + r.ID + ": " + r.Text
+			default:
+				other = true
+			}
 		}
+	case o.Kind == OweTell && e.Told != nil:
+		upTo = e.Told.UpTo
+		for _, r := range e.Told.Results {
+			switch sms.Class(r.Class) {
+			case "":
+			case sms.Rejected:
+				refused = r.Account + ": " + r.Code + " " + r.Text
+			default:
+				other = true
+			}
+		}
+	default:
+		return o, true
 	}
 	switch {
 	case refused != "" && !other:
 		o.Parked = &Parked{At: e.At, Text: refused}
-	case refused == "" && !other && o.Seq <= e.Written.UpTo:
+	case refused == "" && !other && o.Seq <= upTo:
 		return o, true
 	default:
 		o.Parked = nil
 	}
 	return o, false
+}
+
+// Exempt returns the decision on one of heed's own texts: the confirmation of an opt-out is the one message that its
+// recipient may still get (47 CFR 64.1200(a)(12)), and the question for consent needs none yet. Everything else, and
+// everything that a caller sent, keeps its decision.
+func Exempt(m Message, d consent.Decision) consent.Decision {
+	switch {
+	case m.Answer == AnswerStop && m.Answers > 0 && (d.Reason == consent.ReasonOptedOut || d.Reason == consent.CRMOptOut),
+		m.Answer == AnswerAsk && d.Reason == consent.ConsentRequired:
+		return consent.Decision{Verdict: consent.Allow, Reason: consent.OK}
+	}
+	return d
 }
 
 // rank orders the stages of delivery, so that callbacks may come in any order.

@@ -81,8 +81,8 @@ type Ledger interface {
 	Return(ctx context.Context, o Owed, until time.Time, note string) error
 	// Owed yields all owed work, parked or not.
 	Owed(ctx context.Context) iter.Seq2[Owed, error]
-	// OwedSignal receives a value when work may have become claimable. Spurious and merged signals are normal.
-	OwedSignal() <-chan struct{}
+	// OwedSignal receives a value when work of a kind may have become claimable. Spurious and merged signals are normal.
+	OwedSignal(kind OwedKind) <-chan struct{}
 
 	// Reports yields the finished and unfinished passes, newest first.
 	Reports(ctx context.Context) iter.Seq2[Pass, error]

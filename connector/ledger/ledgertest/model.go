@@ -54,7 +54,7 @@ func (p *plain) append(e ledger.Event) ledger.Receipt {
 		}
 		p.owed[o.Key] = o
 	}
-	if key := ledger.Settles(e); key != "" {
+	for _, key := range ledger.Settles(before, after, e) {
 		if o, ok := p.owed[key]; ok {
 			if next, done := ledger.Settle(o, e); done {
 				delete(p.owed, key)

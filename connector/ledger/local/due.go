@@ -13,11 +13,10 @@ import (
 // dueList orders the owed work by when it may be tried. What is owed is in the index; when to try it again is not
 // truth and lives here: after a restart everything is tried at once, in batches.
 type dueList struct {
-	signal chan struct{}
-
-	mu    sync.Mutex
-	items map[string]*dueItem
-	heaps map[ledger.OwedKind]*dueHeap // unclaimed items
+	mu      sync.Mutex
+	items   map[string]*dueItem
+	heaps   map[ledger.OwedKind]*dueHeap // unclaimed items
+	signals map[ledger.OwedKind]chan struct{}
 }
 
 type dueItem struct {
@@ -28,7 +27,7 @@ type dueItem struct {
 }
 
 func newDueList() *dueList {
-	return &dueList{signal: make(chan struct{}, 1), items: map[string]*dueItem{}, heaps: map[ledger.OwedKind]*dueHeap{}}
+	return &dueList{items: map[string]*dueItem{}, heaps: map[ledger.OwedKind]*dueHeap{}, signals: map[ledger.OwedKind]chan struct{}{}}
 }
 
 // update follows the index.
@@ -68,7 +67,7 @@ func (d *dueList) put(o ledger.Owed, answered bool) {
 		return
 	}
 	heap.Fix(d.heap(it), it.pos)
-	d.wake()
+	d.wake(o.Kind)
 }
 
 func (d *dueList) remove(key string) {
@@ -121,7 +120,7 @@ func (d *dueList) release(it *dueItem) {
 
 func (d *dueList) push(it *dueItem) {
 	heap.Push(d.heap(it), it)
-	d.wake()
+	d.wake(it.owed.Kind)
 }
 
 func (d *dueList) heap(it *dueItem) *dueHeap {
@@ -133,11 +132,25 @@ func (d *dueList) heap(it *dueItem) *dueHeap {
 	return h
 }
 
-func (d *dueList) wake() {
+func (d *dueList) wake(kind ledger.OwedKind) {
 	select {
-	case d.signal <- struct{}{}:
+	case d.signalFor(kind) <- struct{}{}:
 	default:
 	}
+}
+
+func (d *dueList) signalFor(kind ledger.OwedKind) chan struct{} {
+	if d.signals[kind] == nil {
+		d.signals[kind] = make(chan struct{}, 1)
+	}
+	return d.signals[kind]
+}
+
+// signal receives a value when work of a kind may have become claimable.
+func (d *dueList) signal(kind ledger.OwedKind) <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.signalFor(kind)
 }
 
 func (d *dueList) all() []ledger.Owed {
@@ -156,6 +169,9 @@ func (d *dueList) stats(s *ledger.Stats) {
 	defer d.mu.Unlock()
 	for _, it := range d.items {
 		s.Owed[it.owed.Kind]++
+		if it.owed.Kind == ledger.OweHold {
+			continue // waits for a person, with a deadline of its own
+		}
 		if it.owed.Parked != nil {
 			s.Parked++
 		} else if s.OldestOwed.IsZero() || it.owed.Since.Before(s.OldestOwed) {

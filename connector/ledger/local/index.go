@@ -500,7 +500,7 @@ func foldEvent(tx *bbolt.Tx, e ledger.Event, pos journal.Position, t *tally, owe
 		}
 		owed = append(owed, owedChange{key: o.Key, owed: &o})
 	}
-	if key := ledger.Settles(e); key != "" {
+	for _, key := range ledger.Settles(before, after, e) {
 		var o ledger.Owed
 		ok, err := getJSON(tx, bOwed, []byte(key), &o)
 		if err != nil {

@@ -50,6 +50,7 @@ type Ledger struct {
 	requests chan *request
 	fold     chan []folded // committed events on their way into the index
 	done     sync.WaitGroup
+	hurry    chan struct{} // a reader waits for the index
 	closing  chan struct{}
 	stopped  chan struct{} // closed when commitLoop has ended
 	closed   sync.Once
@@ -81,6 +82,7 @@ type state struct {
 
 type request struct {
 	events []ledger.Event
+	coded  [][]byte          // the events as the journal will have them, made by the caller's goroutine; nil for Open
 	floor  *consent.Decision // for Open: decide events[0] at commit time
 	out    []ledger.Receipt
 	err    error
@@ -95,8 +97,9 @@ type folded struct {
 const (
 	journalDir = "journal"
 	indexFile  = "index.db"
-	maxBatch   = 4096    // events a group commit takes at the most
-	maxLag     = 1 << 16 // events that the index may lack while the disk is full
+	maxBatch   = 4096                  // events a group commit takes at the most
+	foldLinger = 10 * time.Millisecond // how long the index waits for more to fold at once
+	maxLag     = 1 << 16               // events that the index may lack while the disk is full
 )
 
 // Open opens or creates the ledger in a data directory and brings its index up to date. It fails, rather than guess,
@@ -120,6 +123,7 @@ func Open(dir string, o Options) (*Ledger, error) {
 		opts: o, log: o.Logger, now: o.Now, dir: dir,
 		requests: make(chan *request, 1024),
 		fold:     make(chan []folded, 64),
+		hurry:    make(chan struct{}, 1),
 		closing:  make(chan struct{}),
 		stopped:  make(chan struct{}),
 		states:   map[phone.Number]state{},
@@ -327,7 +331,13 @@ func (l *Ledger) Health() error {
 
 // Append records events and returns when they are durable. See ledger.Ledger.
 func (l *Ledger) Append(ctx context.Context, events ...ledger.Event) ([]ledger.Receipt, error) {
-	r := &request{events: events, done: make(chan struct{})}
+	r := &request{events: events, coded: make([][]byte, len(events)), done: make(chan struct{})}
+	for i, e := range events {
+		var err error
+		if r.coded[i], err = encode(e); err != nil {
+			return nil, err
+		}
+	}
 	if err := l.submit(ctx, r); err != nil {
 		return nil, err
 	}
@@ -357,6 +367,14 @@ func (l *Ledger) Open(ctx context.Context, m ledger.Message, floor consent.Decis
 		return ledger.Message{}, true, ledger.ErrKeyReused
 	}
 	return first, true, nil
+}
+
+func encode(e ledger.Event) ([]byte, error) {
+	b, err := e.Encode()
+	if len(b) > journal.MaxPayload { // would fail the journal for everybody
+		err = fmt.Errorf("%w: %d bytes, at most %d", ledger.ErrInvalid, len(b), journal.MaxPayload)
+	}
+	return b, err
 }
 
 func (l *Ledger) submit(ctx context.Context, r *request) error {
@@ -453,14 +471,13 @@ func (l *Ledger) commit(batch []*request) {
 			}
 			e.Seq = head + uint64(len(events)) + 1
 			if r.err == nil && r.floor != nil {
-				e.Opened.Decision = l.decideNow(e.Number, *r.floor, staged)
+				e.Opened.Decision = ledger.Exempt(*e.Opened, l.decideNow(e.Number, *r.floor, staged))
 			}
 			var b []byte
-			if r.err == nil {
-				b, r.err = e.Encode()
-			}
-			if len(b) > journal.MaxPayload { // would fail the journal for everybody
-				r.err = fmt.Errorf("%w: %d bytes, at most %d", ledger.ErrInvalid, len(b), journal.MaxPayload)
+			if r.coded != nil {
+				b = r.coded[i]
+			} else if r.err == nil {
+				b, r.err = encode(e) // only now is the decision known
 			}
 			if r.err == nil {
 				r.err = l.stage(e, staged, keep)
@@ -625,14 +642,20 @@ func (l *Ledger) foldLoop() {
 			f, open = append(f, more...), ok
 		case <-again:
 		}
+		// A transaction of the index syncs the disk twice, under the journal's feet: few and large ones, unless
+		// somebody waits for what they bring.
+		linger := time.NewTimer(foldLinger)
 		for more := true; open && more && len(f) < maxBatch; {
 			select {
 			case next, ok := <-l.fold:
 				f, open = append(f, next...), ok
-			default:
+			case <-l.hurry:
+				more = false
+			case <-linger.C:
 				more = false
 			}
 		}
+		linger.Stop()
 		again = nil
 		if len(f) == 0 {
 			continue
@@ -705,6 +728,10 @@ func (l *Ledger) catch(ctx context.Context) error {
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		select {
+		case l.hurry <- struct{}{}:
+		default:
 		}
 		l.caughtUp.Wait()
 	}

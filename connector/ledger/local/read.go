@@ -347,4 +347,4 @@ func (l *Ledger) Return(_ context.Context, o ledger.Owed, until time.Time, note 
 }
 
 // OwedSignal receives a value when work may have become claimable.
-func (l *Ledger) OwedSignal() <-chan struct{} { return l.due.signal }
+func (l *Ledger) OwedSignal(kind ledger.OwedKind) <-chan struct{} { return l.due.signal(kind) }

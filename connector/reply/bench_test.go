@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// ordinaryReplies are the texts of the corpus, which are about as long as real replies.
+// replies returns the texts of the corpus, which are about as long as real replies, and the same as lines.
 func replies() (texts []string, joined []byte) {
 	sc := bufio.NewScanner(Corpus())
 	for sc.Scan() {

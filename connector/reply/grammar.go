@@ -11,6 +11,8 @@ import (
 //
 //	word        this word                      a|b|@set   any of these words and sets
 //	-a|@set     one word that is none of them  _          any one word
+//	#  #7  #a   digits, at least seven of them, digits and letters mixed
+//	...ing      a word that ends so
 //	x?          x or nothing                   x*         up to five of x
 //	^  $        a clause begins or ends here, apart from greetings, thanks and the like (sets lead and tail)
 //	^^ $$       the message begins or ends here, likewise

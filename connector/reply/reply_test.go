@@ -2,6 +2,7 @@ package reply
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"unicode"
 	"unicode/utf8"
@@ -286,6 +287,25 @@ func TestShortRepliesCostNoAllocation(t *testing.T) {
 			t.Errorf("%q: %v allocations", text, n)
 		}
 	}
+}
+
+func TestOneClassifierServesManyGoroutines(t *testing.T) {
+	texts, _ := replies()
+	want := make([]Result, len(texts))
+	for i, s := range texts {
+		want[i] = Default().Classify(s)
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i, s := range texts {
+				if got := Default().Classify(s); got != want[i] {
+					t.Errorf("Classify(%q) = %+v beside others, %+v alone", s, got, want[i])
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func FuzzClassify(f *testing.F) {

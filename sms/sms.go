@@ -60,6 +60,29 @@ type Finder interface {
 	FindInbound(ctx context.Context, providerID string) (Inbound, error)
 }
 
+// OptOutSetter is implemented by providers that keep an opt-out list of their own which heed may write. An opt-out that
+// the provider did not see or did not understand (plain words, a ticked box, a person's decision) then also stops what
+// others send through the account.
+type OptOutSetter interface {
+	// SetOptOuts tells the provider the changes and returns one result for each, in their order: nil where the
+	// provider took it, else an *Error. Any number of changes may be given, the empty number too; where a number
+	// comes twice for a sender, the later change counts.
+	//
+	// Setting is idempotent. So, unlike a send, a change of class Throttled or Unknown may be repeated, by the driver
+	// and by the caller, with the same ID and as long as it is still the latest word on its number. Rejected will not
+	// work again later; with ErrNoList no other change will either.
+	SetOptOuts(ctx context.Context, changes []Consent) []error
+}
+
+// Consent is one change to a provider's opt-out list.
+type Consent struct {
+	Number   string    // the phone, E.164
+	Sender   string    // our number, short code or messaging service whose messages it is about; "" lets the driver use its configured sender
+	OptedOut bool      // true blocks; false lifts the block, where the provider lets the sender's side do that
+	At       time.Time // when the recipient's mind was known; zero if it is not known
+	ID       string    // names the change: 1 to 32 letters and digits, the same for every repetition
+}
+
 // Prober is implemented by providers that `heed check` can ask about themselves, read-only.
 type Prober interface {
 	// Probe returns what it found, one finding a line of output. An unreachable provider is a finding, not an error.
@@ -167,6 +190,10 @@ var ErrSignature = errors.New("webhook signature does not match")
 
 // ErrMalformed means that a proven request could not be decoded.
 var ErrMalformed = errors.New("webhook content not understood")
+
+// ErrNoList means that the provider keeps no opt-out list which this account may write, whatever its documentation says.
+// Nothing but a change at the provider or in the configuration helps.
+var ErrNoList = errors.New("the provider's opt-out list is not open to this account")
 
 // Class says what a failed call means for the message.
 type Class string

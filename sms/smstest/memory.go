@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/heed-sms/heed/sms"
+	"github.com/heed-sms/heed/sms/phone"
 )
 
 // WebhookURL is the URL that the webhooks of a [Memory] name. They are not bound to it.
@@ -36,14 +37,18 @@ type Memory struct {
 	before   *Hold
 	after    *Hold
 	logErr   error
+	consents []sms.Consent
+	listErr  error
+	refused  map[string]error // changes to the list, by number
 }
 
 var (
-	_ sms.Provider    = (*Memory)(nil)
-	_ sms.InboundLog  = (*Memory)(nil)
-	_ sms.OutboundLog = (*Memory)(nil)
-	_ sms.Finder      = (*Memory)(nil)
-	_ sms.Prober      = (*Memory)(nil)
+	_ sms.Provider     = (*Memory)(nil)
+	_ sms.InboundLog   = (*Memory)(nil)
+	_ sms.OutboundLog  = (*Memory)(nil)
+	_ sms.Finder       = (*Memory)(nil)
+	_ sms.Prober       = (*Memory)(nil)
+	_ sms.OptOutSetter = (*Memory)(nil)
 )
 
 // Sent is a message that a [Memory] took.
@@ -57,7 +62,9 @@ type Sent struct {
 }
 
 // New returns a provider that takes every message.
-func New() *Memory { return &Memory{Now: time.Now, optedOut: make(map[string]bool)} }
+func New() *Memory {
+	return &Memory{Now: time.Now, optedOut: make(map[string]bool), refused: make(map[string]error)}
+}
 
 // FailNext makes each of the next len(errs) sends return one of errs, in order, without taking the message.
 func (m *Memory) FailNext(errs ...error) { m.set(func() { m.failures = append(m.failures, errs...) }) }
@@ -70,6 +77,18 @@ func (m *Memory) OptOut(number string) { m.set(func() { m.optedOut[number] = tru
 
 // OptIn ends OptOut.
 func (m *Memory) OptIn(number string) { m.set(func() { delete(m.optedOut, number) }) }
+
+// FailConsents makes SetOptOuts report err for every change, until it is called with nil.
+func (m *Memory) FailConsents(err error) { m.set(func() { m.listErr = err }) }
+
+// RefuseConsents makes SetOptOuts report err for the changes of one number, until it is called with nil.
+func (m *Memory) RefuseConsents(number string, err error) {
+	m.set(func() {
+		if m.refused[number] = err; err == nil {
+			delete(m.refused, number)
+		}
+	})
+}
 
 // FailReads makes the logs, look-ups and the probe report err, until it is called with nil.
 func (m *Memory) FailReads(err error) { m.set(func() { m.logErr = err }) }
@@ -329,6 +348,41 @@ func (m *Memory) FindInbound(ctx context.Context, providerID string) (sms.Inboun
 		}
 	}
 	return sms.Inbound{}, &sms.Error{Class: sms.Rejected, Status: http.StatusNotFound, Text: "no such message"}
+}
+
+// SetOptOuts makes Send refuse or accept the numbers, whoever the sender is, unless it was told otherwise.
+func (m *Memory) SetOptOuts(ctx context.Context, changes []sms.Consent) []error {
+	results := make([]error, len(changes))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, c := range changes {
+		_, notNumber := phone.ParseE164(c.Number)
+		switch {
+		case ctx.Err() != nil:
+			results[i] = &sms.Error{Class: sms.Unknown, Err: context.Cause(ctx)}
+		case m.listErr != nil:
+			results[i] = m.listErr
+		case m.refused[c.Number] != nil:
+			results[i] = m.refused[c.Number]
+		case notNumber != nil || c.ID == "":
+			results[i] = &sms.Error{Class: sms.Rejected, Text: "a change needs a number in E.164 and an ID"}
+		default:
+			m.consents = append(m.consents, c)
+			if c.OptedOut {
+				m.optedOut[c.Number] = true
+			} else {
+				delete(m.optedOut, c.Number)
+			}
+		}
+	}
+	return results
+}
+
+// Consents returns the changes that SetOptOuts took, in order, repetitions included.
+func (m *Memory) Consents() []sms.Consent {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.consents)
 }
 
 // Probe reports one finding: that reads work, or the error of [Memory.FailReads].

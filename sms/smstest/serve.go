@@ -31,6 +31,11 @@ type Answers struct {
 	// LogPage is a page of the message log that names the request which asked for it as its own next page. Nil if
 	// the vendor has no log.
 	LogPage func(r *http.Request) Answer
+	// Consents answers a write to the vendor's opt-out list, with a refusal of the changes whose number is refused.
+	// ok is false for any other request. Nil if the vendor has no such list.
+	Consents func(r *http.Request, body []byte, refused func(number string) bool) (a Answer, ok bool)
+	// NoList is what the vendor says to Consents when the account may not use the list.
+	NoList Answer
 }
 
 // Wire is an HTTP service on loopback that behaves as a [Scenario] says and counts what reaches it.
@@ -46,7 +51,8 @@ type Wire struct {
 	released chan struct{}
 }
 
-// Serve starts a service that behaves as s says and stops it when the test ends. It takes every POST for a send.
+// Serve starts a service that behaves as s says and stops it when the test ends. It takes every POST for a send that
+// is no write to the opt-out list.
 func Serve(t testing.TB, s Scenario, a Answers) *Wire {
 	t.Helper()
 	w := &Wire{answers: a, scenario: s, reached: make(chan struct{}), released: make(chan struct{})}
@@ -72,15 +78,23 @@ func (w *Wire) Sends() int { return int(w.sends.Load()) }
 
 // ServeHTTP answers as the scenario says.
 func (w *Wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	io.Copy(io.Discard, r.Body) // to the end: the message has arrived, whatever the answer is
-	send := r.Method == http.MethodPost
+	body, _ := io.ReadAll(r.Body) // to the end: the message has arrived, whatever the answer is
+	answer, consents := Answer{}, false
+	if w.answers.Consents != nil {
+		answer, consents = w.answers.Consents(r, body, func(number string) bool {
+			return w.scenario == RefusesOne && number == Number
+		})
+	}
+	send := r.Method == http.MethodPost && !consents
 	if send {
 		w.sends.Add(1)
 		w.first.Do(func() { close(w.reached) })
 	}
 	page := Answer{Header: map[string]string{"Content-Type": "text/html"}, Body: "<html><body>Welcome " + Number + "</body></html>"}
 	with := func(status int) Answer { p := page; p.Status = status; return p }
-	answer := w.answers.Accepted
+	if !consents {
+		answer = w.answers.Accepted
+	}
 	switch w.scenario {
 	case OptedOut:
 		answer = w.answers.OptedOut
@@ -90,6 +104,10 @@ func (w *Wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		answer = w.answers.Unauthorized
 	case Rejects:
 		answer = w.answers.Rejected
+	case HasNoList:
+		if consents {
+			answer = w.answers.NoList
+		}
 	case OmitsID:
 		answer = w.answers.WithoutID
 	case ServerError:

@@ -47,6 +47,8 @@ const (
 	Unreachable    Scenario = "accepts no connection"
 	LogNeverEnds   Scenario = "has a message log whose last page names itself as the next"
 	LogAnswersHTML Scenario = "answers 200 with a web page where the log should be"
+	RefusesOne     Scenario = "refuses the change of one number in its opt-out list, with a text that quotes it"
+	HasNoList      Scenario = "says that its opt-out list is not open to the account"
 )
 
 // Number, Sender and Text are what [Run] sends. No error may contain the number or the text.
@@ -87,6 +89,7 @@ func Run(t *testing.T, h Harness) {
 	t.Run("webhook", func(t *testing.T) { h.webhook(t) })
 	t.Run("send", func(t *testing.T) { h.send(t) })
 	t.Run("log", func(t *testing.T) { h.log(t) })
+	t.Run("opt-out list", func(t *testing.T) { h.optOuts(t) })
 	t.Run("probe", func(t *testing.T) { h.probe(t) })
 }
 
@@ -401,6 +404,93 @@ func drain[T any](log iter.Seq2[T, error]) (n int, err error) {
 		}
 	}
 	return n, err
+}
+
+func (h Harness) optOuts(t *testing.T) {
+	if _, ok := h.open(t, Accepts).Provider.(sms.OptOutSetter); !ok {
+		t.Skip("the driver has no opt-out list to write")
+	}
+	const one = 30 // where Number is
+	var changes []sms.Consent
+	for i := range 60 {
+		c := sms.Consent{Number: fmt.Sprintf("+1512555%04d", 1000+i), OptedOut: i%3 > 0, ID: fmt.Sprintf("%032x", i)}
+		if i%2 == 0 {
+			c.Sender, c.At = Sender, time.Date(2026, 3, 2, 12, 0, 0, 5, time.UTC)
+		}
+		if i == one {
+			c.Number = Number
+		}
+		changes = append(changes, c)
+	}
+	set := func(ctx context.Context, t *testing.T, s Scenario, changes []sms.Consent) []error {
+		t.Helper()
+		svc := h.open(t, s)
+		results := svc.Provider.(sms.OptOutSetter).SetOptOuts(ctx, changes)
+		if len(results) != len(changes) {
+			t.Fatalf("%d results for %d changes", len(results), len(changes))
+		}
+		if n := svc.Sends(); n != 0 {
+			t.Errorf("%d messages were sent", n)
+		}
+		return results
+	}
+	t.Run("takes any number of changes", func(t *testing.T) {
+		for _, n := range []int{0, 1, len(changes)} {
+			for i, err := range set(t.Context(), t, Accepts, changes[:n]) {
+				if err != nil {
+					t.Errorf("change %d of %d: %v", i, n, err)
+				}
+			}
+		}
+	})
+	t.Run("one refusal is that change's alone", func(t *testing.T) {
+		for i, err := range set(t.Context(), t, RefusesOne, changes) {
+			if i == one {
+				h.failed(t, err, sms.Rejected)
+			} else if err != nil {
+				t.Errorf("change %d: %v", i, err)
+			}
+		}
+	})
+	t.Run("a change that makes no sense is refused alone", func(t *testing.T) {
+		for _, bad := range []sms.Consent{{}, {Number: "5125550142", ID: "1"}, {Number: "+1 512 555 0142", ID: "1"}, {Number: Number}} {
+			mixed := append(changes[:one:one], bad)
+			for i, err := range set(t.Context(), t, Accepts, append(mixed, changes[one+1:]...)) {
+				if i == one {
+					h.failed(t, err, sms.Rejected)
+				} else if err != nil {
+					t.Errorf("change %d: %v", i, err)
+				}
+			}
+		}
+	})
+	for _, tt := range []struct {
+		s    Scenario
+		want sms.Class
+	}{
+		{HasNoList, sms.Rejected}, {Throttles, sms.Throttled}, {RefusesCredentials, sms.Auth}, {Rejects, sms.Rejected},
+		{Resets, sms.Unknown}, {HangsUp, sms.Unknown}, {ServerError, sms.Unknown}, {Unavailable, sms.Unknown}, {Redirects, sms.Unknown},
+		{AnswersHTML, sms.Unknown}, {TruncatesJSON, sms.Unknown}, {ProxyError, sms.Unknown},
+	} {
+		t.Run(string(tt.s), func(t *testing.T) {
+			for _, err := range set(t.Context(), t, tt.s, changes) {
+				h.failed(t, err, tt.want)
+				if got := errors.Is(err, sms.ErrNoList); got != (tt.s == HasNoList) {
+					t.Errorf("is ErrNoList: %v: %v", got, err)
+				}
+			}
+		})
+	}
+	t.Run("the caller gives up", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, err := range set(ctx, t, Accepts, changes) {
+			if err == nil {
+				t.Fatal("a change was reported as taken")
+			}
+			h.clean(t, "the error", err.Error())
+		}
+	})
 }
 
 func (h Harness) probe(t *testing.T) {

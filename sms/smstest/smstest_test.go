@@ -20,16 +20,20 @@ func TestMemoryConforms(t *testing.T) {
 			m := New()
 			reached := make(chan struct{})
 			unknown := &sms.Error{Class: sms.Unknown}
+			fail := func(err error) {
+				m.FailNext(err)
+				m.FailConsents(err)
+			}
 			switch s {
 			case OptedOut:
 				m.OptOut(Number)
 			case Throttles:
-				m.FailNext(&sms.Error{Class: sms.Throttled, RetryAfter: time.Second})
+				fail(&sms.Error{Class: sms.Throttled, RetryAfter: time.Second})
 			case RefusesCredentials:
-				m.FailNext(&sms.Error{Class: sms.Auth})
+				fail(&sms.Error{Class: sms.Auth})
 				m.FailReads(&sms.Error{Class: sms.Auth})
 			case Rejects:
-				m.FailNext(&sms.Error{Class: sms.Rejected})
+				fail(&sms.Error{Class: sms.Rejected})
 			case Hangs:
 				hold := m.HoldAnswers()
 				go func() {
@@ -38,13 +42,18 @@ func TestMemoryConforms(t *testing.T) {
 				}()
 			case Resets, HangsUp:
 				m.LoseNextAnswers(1)
+				m.FailConsents(unknown)
+			case RefusesOne:
+				m.RefuseConsents(Number, &sms.Error{Class: sms.Rejected})
+			case HasNoList:
+				m.FailConsents(&sms.Error{Class: sms.Rejected, Err: sms.ErrNoList})
 			case LogNeverEnds, LogAnswersHTML, Unreachable:
 				m.FailReads(errors.New(string(s)))
-				m.FailNext(unknown)
+				fail(unknown)
 			case Accepts:
 			default:
 				m.FailReads(errors.New(string(s)))
-				m.FailNext(unknown)
+				fail(unknown)
 			}
 			return Service{Provider: m, Sends: m.Attempts, Reached: reached}
 		},
@@ -92,6 +101,33 @@ func TestMemoryKeepsWhatItTook(t *testing.T) {
 		if n != tt.want {
 			t.Errorf("outbound [%v, %v): %d, want %d", tt.since, tt.until, n, tt.want)
 		}
+	}
+}
+
+func TestMemoryKeepsAnOptOutList(t *testing.T) {
+	m := New()
+	set := func(optedOut bool) error {
+		return m.SetOptOuts(t.Context(), []sms.Consent{{Number: Number, OptedOut: optedOut, ID: "1"}})[0]
+	}
+	send := func() sms.Class {
+		if _, err := m.Send(t.Context(), sms.Message{To: Number, Body: Text}); err != nil {
+			return sms.ClassOf(err)
+		}
+		return ""
+	}
+	if err := set(true); err != nil || send() != sms.OptedOut {
+		t.Errorf("an opt-out gives %v and does not block", err)
+	}
+	m.RefuseConsents(Number, &sms.Error{Class: sms.Rejected})
+	if err := set(false); sms.ClassOf(err) != sms.Rejected || send() != sms.OptedOut {
+		t.Errorf("a refused opt-in gives %v or lifts the block", err)
+	}
+	m.RefuseConsents(Number, nil)
+	if err := set(false); err != nil || send() != "" {
+		t.Errorf("an opt-in gives %v and does not lift the block", err)
+	}
+	if got := m.Consents(); len(got) != 2 || !got[0].OptedOut || got[1].OptedOut {
+		t.Errorf("kept %+v", got)
 	}
 }
 

@@ -337,14 +337,14 @@ func (p *Provider) get(ctx context.Context, u *url.URL, out any) error {
 		return &sms.Error{Class: sms.Rejected, Text: "the request could not be built", Err: quiet(err, scrubber())}
 	}
 	p.authenticate(req.Request)
-	resp, err := p.reads.Do(req)
+	resp, err := p.repeats.Do(req)
 	return p.understand(resp, err, out)
 }
 
-// understand decodes the answer to a GET, or turns its failure into an *sms.Error.
+// understand decodes the answer to a call that is no send, or turns its failure into an *sms.Error.
 func (p *Provider) understand(resp *http.Response, err error, out any) error {
 	hide := scrubber()
-	if resp != nil && resp.StatusCode != http.StatusOK {
+	if resp != nil && resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated {
 		body, _ := readAll(resp)
 		return p.refusal(resp, body, hide)
 	}
@@ -364,9 +364,9 @@ func (p *Provider) understand(resp *http.Response, err error, out any) error {
 	return nil
 }
 
-// newReader returns a client for GETs that tries up to six times within about a minute, on connection errors, 429
-// and 5xx, and then hands back the last answer.
-func newReader(client *http.Client) *retryablehttp.Client {
+// newRepeater returns a client for calls that may be repeated. It tries up to six times within about a minute, on
+// connection errors, 429 and 5xx, and then hands back the last answer.
+func newRepeater(client *http.Client) *retryablehttp.Client {
 	r := retryablehttp.NewClient()
 	r.HTTPClient = client
 	r.Logger = nil // it would log URLs, which may hold a number

@@ -49,11 +49,11 @@ func open(t testing.TB, base string, client *http.Client, change ...func(*Config
 	for _, f := range change {
 		f(&c)
 	}
-	p, err := New(c, client)
+	p, err := newProvider(c, client)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.reads.RetryWaitMin, p.reads.RetryWaitMax = time.Microsecond, time.Microsecond
+	p.repeats.RetryWaitMin, p.repeats.RetryWaitMax = time.Microsecond, time.Microsecond
 	p.maxPages = 50
 	return p
 }
@@ -69,11 +69,13 @@ func TestConformance(t *testing.T) {
 		LogPage: func(r *http.Request) smstest.Answer {
 			return smstest.Answer{Body: fmt.Sprintf(`{"messages":[],"next_page_uri":%q}`, r.URL.RequestURI())}
 		},
+		Consents: answerConsents,
+		NoList:   smstest.Answer{Status: 403, Body: noConsentAPI},
 	}
 	smstest.Run(t, smstest.Harness{
 		Open: func(t *testing.T, s smstest.Scenario) smstest.Service {
 			w := smstest.Serve(t, s, answers)
-			return w.Service(open(t, w.URL, w.Client))
+			return w.Service(withList{open(t, w.URL, w.Client)})
 		},
 		Inbound: func(in sms.Inbound) sms.Webhook {
 			return signed(reply("MessageSid", in.ProviderID, "From", in.From, "To", in.To, "Body", in.Body,
@@ -557,6 +559,8 @@ func TestConfigProblemsAreAllFound(t *testing.T) {
 		{"a number in place of a service", func(c *Config) { c.MessagingServiceSID = "+15125550100" }, []string{"messaging_service_sid"}},
 		{"a base in clear", func(c *Config) { c.BaseURL = "http://api.twilio.com" }, []string{"base_url"}},
 		{"a base with a path", func(c *Config) { c.BaseURL = "https://api.twilio.com/2010-04-01" }, []string{"base_url"}},
+		{"a host for the list, in clear", func(c *Config) { c.AccountsURL = "http://accounts.twilio.com" }, []string{"accounts_url"}},
+		{"a list on an emulator", func(c *Config) { c.ConsentAPI, c.AccountsURL = true, "http://127.0.0.1:7002/" }, nil},
 		{"a base that is no address", func(c *Config) { c.BaseURL = "https://[::1" }, []string{"base_url"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -632,6 +636,7 @@ func TestProbe(t *testing.T) {
 	}{
 		{"all is well", nil, nil, 0, ""},
 		{"a service that decides", func(c *Config) { c.MessagingServiceSID = service }, nil, 0, ""},
+		{"an opt-out list, which cannot be asked about", func(c *Config) { c.ConsentAPI = true }, nil, 0, ""},
 		{"a retry setting", nil, map[string]string{base + "/IncomingPhoneNumbers.json": numbers(`,"sms_url":"` + hookURL + `#rc=5&rp=all"`)}, 0, ""},
 		{"a trial account", nil, map[string]string{base + ".json": `{"sid":"` + account + `","status":"active","type":"Trial"}`}, 0, ""},
 		{"a short code", func(c *Config) { c.From = "55555" }, map[string]string{

@@ -26,6 +26,9 @@ func (p *Provider) Probe(ctx context.Context) []sms.Finding {
 		pr.user, pr.password = p.cfg.APIKeySID, p.cfg.APIKeySecret
 	}
 	pr.log()
+	if p.cfg.ConsentAPI { // its only call writes
+		pr.good("consent_api is on; Twilio cannot be asked whether the account has the Consent Management API, so the first opt-out to pass on will tell")
+	}
 	serviceDecides := p.cfg.MessagingServiceSID != "" && pr.service()
 	numbers := append(slices.Clone(p.cfg.InboundNumbers), p.cfg.From)
 	for _, n := range slices.Compact(slices.Sorted(slices.Values(numbers))) {

@@ -2,13 +2,14 @@
 // over one message at a time, and reads the account's message log.
 //
 // It translates and nothing else: it keeps no state, does not retry a send, does not decide what a reply means, and
-// never changes anything in the account but by sending. What has to be set up in Twilio's console is in README.md.
+// never changes anything in the account but by sending and, where consent_api allows it, in Twilio's opt-out list. What has to be set up in Twilio's console is in README.md.
 //
 // Protocol facts come from these vendor pages, which the comments name where they matter:
 //   - https://www.twilio.com/docs/usage/webhooks/webhooks-security (signature)
 //   - https://www.twilio.com/docs/messaging/guides/webhook-request (inbound form)
 //   - https://www.twilio.com/docs/messaging/guides/track-outbound-message-status (status form)
 //   - https://www.twilio.com/docs/messaging/api/message-resource (send, log)
+//   - https://www.twilio.com/docs/messaging/features/consent-api (opt-out list)
 //   - https://www.twilio.com/docs/api/errors (codes)
 package twilio
 
@@ -29,16 +30,18 @@ import (
 )
 
 var (
-	_ sms.Provider    = (*Provider)(nil)
-	_ sms.InboundLog  = (*Provider)(nil)
-	_ sms.OutboundLog = (*Provider)(nil)
-	_ sms.Finder      = (*Provider)(nil)
-	_ sms.Prober      = (*Provider)(nil)
+	_ sms.Provider     = (*Provider)(nil)
+	_ sms.InboundLog   = (*Provider)(nil)
+	_ sms.OutboundLog  = (*Provider)(nil)
+	_ sms.Finder       = (*Provider)(nil)
+	_ sms.Prober       = (*Provider)(nil)
+	_ sms.OptOutSetter = withList{}
 )
 
 const (
-	defaultBaseURL = "https://api.twilio.com"
-	messagingHost  = "messaging.twilio.com"
+	defaultBaseURL     = "https://api.twilio.com"
+	messagingHost      = "messaging.twilio.com"
+	defaultAccountsURL = "https://accounts.twilio.com"
 )
 
 // Config says which account to use and how. Printing a Config in any format shows no secret.
@@ -60,8 +63,14 @@ type Config struct {
 	// InboundNumbers limits the read of the inbound log to messages to these numbers, one query for each. Without it
 	// the log of the whole account is read, sent messages included, because Twilio cannot filter by direction.
 	InboundNumbers []string `yaml:"inbound_numbers,omitempty"`
+	// ConsentAPI says that the account has Twilio's Consent Management API, so that heed can write opt-outs to Twilio's
+	// own list. It comes with the Compliance Toolkit, or on request.
+	ConsentAPI bool `yaml:"consent_api,omitempty"`
 	// BaseURL replaces https://api.twilio.com, for an emulator. http is accepted for loopback addresses only.
 	BaseURL string `yaml:"base_url,omitempty"`
+	// AccountsURL replaces https://accounts.twilio.com, the host of the Consent Management API, under the same
+	// conditions. With BaseURL alone, that is used.
+	AccountsURL string `yaml:"accounts_url,omitempty"`
 	// WebhookURL is the public URL at which heed expects this account's webhooks. Probe compares it with Twilio's
 	// settings; an empty one skips that comparison. It is not part of the file: the caller derives it.
 	WebhookURL string `yaml:"-"`
@@ -110,13 +119,16 @@ func (c Config) Validate() []Problem {
 		check(isSender(n), fmt.Sprintf("inbound_numbers[%d]", i), "is neither a number in E.164 nor a short code",
 			`write it like "+15125550100"`)
 	}
-	if c.BaseURL != "" {
-		u, err := url.Parse(c.BaseURL)
+	for _, base := range []struct{ field, address string }{{"base_url", c.BaseURL}, {"accounts_url", c.AccountsURL}} {
+		if base.address == "" {
+			continue
+		}
+		u, err := url.Parse(base.address)
 		check(err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil &&
 			(u.Path == "" || u.Path == "/") && u.RawQuery == "" && u.Fragment == "",
-			"base_url", "is not an address of the form https://host", "remove it unless heed talks to an emulator")
+			base.field, "is not an address of the form https://host", "remove it unless heed talks to an emulator")
 		check(err != nil || u.Scheme != "http" || isLoopback(u.Hostname()),
-			"base_url", "would send the credentials in clear", "use https, or an emulator on a loopback address")
+			base.field, "would send the credentials in clear", "use https, or an emulator on a loopback address")
 	}
 	return ps
 }
@@ -165,9 +177,10 @@ type Provider struct {
 	cfg       Config
 	base      *url.URL // the REST API
 	messaging *url.URL // the Messaging Service API
+	accounts  *url.URL // the Consent Management API
 	verifier  *verifier
 	client    *http.Client          // one attempt, no redirects
-	reads     *retryablehttp.Client // the same client; only for GET
+	repeats   *retryablehttp.Client // the same client; only for calls that may be repeated, which a send may not
 	maxPages  int                   // of one log query, against a log that never ends
 	now       func() time.Time
 }
@@ -180,7 +193,20 @@ func (p *Provider) Format(f fmt.State, _ rune) {
 // New returns a driver that calls Twilio through client, whose Timeout bounds each attempt of each call. The driver
 // uses a copy that follows no redirect. A client that repeats requests by itself is refused: Twilio has no
 // idempotency key for messages, so every repetition may be a second message.
-func New(c Config, client *http.Client) (*Provider, error) {
+//
+// What it returns is a [*Provider], which with c.ConsentAPI has one capability more: [sms.OptOutSetter].
+func New(c Config, client *http.Client) (sms.Provider, error) {
+	p, err := newProvider(c, client)
+	switch {
+	case err != nil:
+		return nil, err
+	case c.ConsentAPI:
+		return withList{p}, nil
+	}
+	return p, nil
+}
+
+func newProvider(c Config, client *http.Client) (*Provider, error) {
 	if ps := c.Validate(); len(ps) > 0 {
 		errs := make([]error, len(ps))
 		for i, p := range ps {
@@ -203,14 +229,18 @@ func New(c Config, client *http.Client) (*Provider, error) {
 	if address == defaultBaseURL {
 		messaging = &url.URL{Scheme: "https", Host: messagingHost, Path: "/"}
 	}
+	accounts, err := url.Parse(strings.TrimSuffix(cmp.Or(c.AccountsURL, c.BaseURL, defaultAccountsURL), "/") + "/")
+	if err != nil {
+		return nil, fmt.Errorf("twilio: accounts_url: %w", err)
+	}
 
 	once := *client
 	once.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &Provider{
-		cfg: c, base: base, messaging: messaging,
+		cfg: c, base: base, messaging: messaging, accounts: accounts,
 		verifier: newVerifier(c.AuthToken, c.AuthTokenPrevious),
 		client:   &once,
-		reads:    newReader(&once),
+		repeats:  newRepeater(&once),
 		maxPages: 10_000, // ten million messages
 		now:      time.Now,
 	}, nil

@@ -94,7 +94,7 @@ func testProvider(t testing.TB, c Config) *Provider {
 	if c.From == "" {
 		c.From = "+15125550100"
 	}
-	p, err := New(c, &http.Client{})
+	p, err := newProvider(c, &http.Client{})
 	if err != nil {
 		t.Fatal(err)
 	}

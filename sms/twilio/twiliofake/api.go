@@ -45,11 +45,12 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(b)
 }
 
-// Handler serves the API below /2010-04-01 and the controls below /sandbox. It needs no time limits from its
+// Handler serves the API below /2010-04-01, the one call of the Consent Management API, and the controls below /sandbox. It needs no time limits from its
 // http.Server: it reads at most 64 KB and keeps no request longer than about two minutes.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/"+apiVersion+"/", s.serveAPI)
+	mux.HandleFunc(consentsPath, s.serveAPI)
 	s.sandboxRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { e := notFound(r); writeJSON(w, e.Status, e) })
 	return mux
@@ -106,6 +107,9 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 
 // route finds and calls the resource. A negative status means that the answer has been written.
 func (s *Server) route(w http.ResponseWriter, r *http.Request, cut *bool) (status int, body any, e *apiError) {
+	if r.URL.Path == consentsPath {
+		return s.setConsents(r)
+	}
 	part := strings.Split(strings.TrimPrefix(r.URL.Path, "/"+apiVersion+"/"), "/")
 	last, isJSON := strings.CutSuffix(part[len(part)-1], ".json")
 	part[len(part)-1] = last

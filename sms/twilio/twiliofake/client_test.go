@@ -10,16 +10,17 @@ import (
 	"time"
 
 	"github.com/twilio/twilio-go/client"
+	accounts "github.com/twilio/twilio-go/rest/accounts/v1"
 	api "github.com/twilio/twilio-go/rest/api/v2010"
 
 	"github.com/heed-sms/heed/sms/twilio/twiliofake"
 )
 
-// reroute sends the calls of Twilio's own Go library to the emulator instead of api.twilio.com.
+// reroute sends the calls of Twilio's own Go library to the emulator instead of twilio.com.
 type reroute struct{ to *url.URL }
 
 func (r reroute) RoundTrip(q *http.Request) (*http.Response, error) {
-	if q.URL.Host != "api.twilio.com" {
+	if q.URL.Host != "api.twilio.com" && q.URL.Host != "accounts.twilio.com" {
 		return nil, fmt.Errorf("unexpected host %s", q.URL.Host)
 	}
 	q = q.Clone(q.Context())
@@ -87,6 +88,14 @@ func TestTwiliosOwnLibraryWorks(t *testing.T) {
 	numbers, err := tw.ListIncomingPhoneNumber((&api.ListIncomingPhoneNumberParams{}).SetPhoneNumber(ours))
 	if err != nil || len(numbers) != 1 || *numbers[0].PhoneNumber != ours || *numbers[0].SmsMethod != "POST" {
 		t.Errorf("%+v %v", numbers, err)
+	}
+	consent := map[string]any{"contact_id": phone, "correlation_id": "ad388b5a46b33b874b0d41f7226db2ef", "sender_id": ours, "status": "opt-in", "source": "website"}
+	bulk, err := accounts.NewApiService(tw.RequestHandler()).CreateBulkConsents((&accounts.CreateBulkConsentsParams{}).SetItems([]any{consent}))
+	if err != nil || bulk.Items == nil || fmt.Sprint(*bulk.Items) != "[map[correlation_id:ad388b5a46b33b874b0d41f7226db2ef error_code:0 error_messages:[]]]" {
+		t.Errorf("consents: %+v %v", bulk, err)
+	}
+	if _, err := send(phone); err != nil {
+		t.Errorf("send after the opt-in: %v", err)
 	}
 	if err := tw.DeleteMessage(*sent.Sid, nil); err != nil {
 		t.Error(err)

@@ -3,6 +3,8 @@ package twiliofake
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"net/http"
 	"slices"
 )
 
@@ -43,6 +45,14 @@ type Knobs struct {
 	AdvancedOptOut bool `json:"advanced_opt_out"`
 	// RedactBodies: bodies of new messages are not in the log, as with ContentRetention=discard. Webhooks have them.
 	RedactBodies bool `json:"redact_bodies"`
+
+	// ConsentAPIDisabled is the status, 403 or 404, with which an account without the Consent Management API is told so;
+	// 0 means that the account has it. Twilio documents neither answer.
+	ConsentAPIDisabled int `json:"consent_api_disabled"`
+	// ConsentItemErrors refuses the consents of phones: number to reason, with code 30646 and status 201. The reasons
+	// are INVALID_CORRELATION_ID, INVALID_SENDER_ID, INVALID_CONTACT_ID, INVALID_STATUS, INVALID_SOURCE,
+	// INVALID_DATE_OF_CONSENT and INTERNAL_SERVER_ERROR, which a repetition may overcome.
+	ConsentItemErrors Refusals `json:"consent_item_errors"`
 
 	// NextSend are the outcomes of the next sends, one each, before any rate is rolled: see the Outcome constants.
 	NextSend Outcomes `json:"next_send"`
@@ -102,8 +112,28 @@ func (o Outcomes) MarshalJSON() ([]byte, error) {
 	return json.Marshal(append([]string{}, o...))
 }
 
+// Refusals are reasons by phone. JSON replaces the whole of them.
+type Refusals map[string]string
+
+// UnmarshalJSON reads an object.
+func (r *Refusals) UnmarshalJSON(b []byte) error {
+	var all map[string]string
+	err := json.Unmarshal(b, &all)
+	*r = all
+	return err
+}
+
+// MarshalJSON writes nothing as {}.
+func (r Refusals) MarshalJSON() ([]byte, error) {
+	if r == nil {
+		return []byte("{}"), nil
+	}
+	return json.Marshal(map[string]string(r))
+}
+
 func (k Knobs) clone() Knobs {
 	k.NextSend = slices.Clone(k.NextSend)
+	k.ConsentItemErrors = maps.Clone(k.ConsentItemErrors)
 	return k
 }
 
@@ -122,6 +152,14 @@ func (k Knobs) validate() error {
 	}
 	if k.WebhookReorder < 0 || k.WebhookReorder > 100 {
 		return fmt.Errorf("webhook_reorder: want true, false or 0 to 100")
+	}
+	if k.ConsentAPIDisabled != 0 && k.ConsentAPIDisabled != http.StatusForbidden && k.ConsentAPIDisabled != http.StatusNotFound {
+		return fmt.Errorf("consent_api_disabled: want 0, 403 or 404")
+	}
+	for number, reason := range k.ConsentItemErrors {
+		if !e164.MatchString(number) || !slices.Contains(consentReasons, reason) {
+			return fmt.Errorf("consent_item_errors: want numbers in E.164 with one of %q", consentReasons)
+		}
 	}
 	if len(k.NextSend) > 1000 {
 		return fmt.Errorf("next_send: at most 1000 outcomes")

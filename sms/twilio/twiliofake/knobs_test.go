@@ -67,13 +67,14 @@ func TestSandboxTexts(t *testing.T) {
 
 func TestKnobsAreMergedAndChecked(t *testing.T) {
 	r := newRig(t)
-	r.sandbox("PUT", "/sandbox/knobs", `{"latency_ms":1,"next_send":["ok","429"]}`)
+	r.sandbox("PUT", "/sandbox/knobs", `{"latency_ms":1,"next_send":["ok","429"],"consent_item_errors":{"`+phone+`":"INVALID_STATUS"}}`)
 	status, body := r.sandbox("PUT", "/sandbox/knobs", `{"webhook_reorder":true,"next_send":"500"}`)
 	var k Knobs
 	if err := json.Unmarshal([]byte(body), &k); status != 200 || err != nil || k.LatencyMS != 1 || k.WebhookReorder != 2 || !slices.Equal(k.NextSend, []string{"500"}) {
 		t.Errorf("%d %s %v", status, body, err)
 	}
 	for _, bad := range []string{`{"latency":1}`, `{"throttle_rate":2}`, `{"throttle_rate":-0.1}`, `{"latency_ms":60001}`, `{"webhook_reorder":101}`,
+		`{"consent_api_disabled":401}`, `{"consent_item_errors":{"` + phone + `":"NO"}}`, `{"consent_item_errors":{"5":"INVALID_STATUS"}}`,
 		`{"next_send":["maybe"]}`, `{"next_send":5}`, `{"latency_ms":5,"nope":1}`, `{"latency_ms":"5"}`, `{} {}`, `nonsense`, ``} {
 		if status, body := r.sandbox("PUT", "/sandbox/knobs", bad); status != 400 || !strings.Contains(body, `"error"`) {
 			t.Errorf("%s: %d %s", bad, status, body)
@@ -82,7 +83,7 @@ func TestKnobsAreMergedAndChecked(t *testing.T) {
 	if _, after := r.sandbox("GET", "/sandbox/knobs", ""); after != body {
 		t.Errorf("a refused change left traces:\n%s\n%s", body, after)
 	}
-	if _, body = r.sandbox("PUT", "/sandbox/knobs", `{"webhook_reorder":false,"latency_ms":0,"next_send":[]}`); !strings.Contains(body, `"next_send":[]`) {
+	if _, body = r.sandbox("PUT", "/sandbox/knobs", `{"webhook_reorder":false,"latency_ms":0,"next_send":[],"consent_item_errors":{}}`); !strings.Contains(body, `"next_send":[]`) {
 		t.Error(body)
 	}
 	want, _ := json.Marshal(Knobs{})

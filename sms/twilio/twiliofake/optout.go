@@ -49,11 +49,13 @@ func (s *Server) obey(verb string, in inbound) {
 	switch {
 	case verb == "STOP":
 		s.blocked[number], s.blocked[service] = true, true
+		s.network[number] = network
 		if reply = stopReply; network {
 			reply = `NETWORK MSG: You replied with the word "stop" which blocks all texts sent from this number. Text back "unstop" to receive messages again.`
 		}
 	case verb == "START":
 		delete(s.blocked, number)
+		delete(s.network, number)
 		delete(s.blocked, service)
 		if reply = startReply; network {
 			word := strings.ToLower(strings.TrimSpace(in.body))

@@ -10,7 +10,8 @@
 // Sources, all below https://www.twilio.com/docs: messaging/api/message-resource (resource, statuses, list filters),
 // usage/requests-to-twilio (credentials, errors), usage/twilios-response (paging), usage/security (signature),
 // usage/webhooks/messaging-webhooks (inbound fields), usage/webhooks/webhooks-connection-overrides (time-outs and
-// retries), iam/test-credentials (magic numbers), messaging/tutorials/advanced-opt-out, api/errors/<code>; and
+// retries), iam/test-credentials (magic numbers), messaging/tutorials/advanced-opt-out,
+// messaging/features/consent-api, api/errors/<code>; and
 // support.twilio.com articles 223134027 (default keywords and replies) and 360058144374 (toll-free keywords).
 package twiliofake
 
@@ -91,7 +92,8 @@ type Server struct {
 	phones   map[string][]*message
 	kept     int // messages in phones or log
 	blocked  map[pair]bool
-	schedule []*message // not yet due
+	network  map[pair]bool // of blocked: the network's own blocks, after a STOP to a toll-free number
+	schedule []*message    // not yet due
 	held     []*delivery
 	jobs     []func()
 	workers  int
@@ -125,6 +127,7 @@ func New(o Options) *Server {
 		bySID:   map[string]*message{},
 		phones:  map[string][]*message{},
 		blocked: map[pair]bool{},
+		network: map[pair]bool{},
 		webhook: o.WebhookURL,
 		ownConn: func() {},
 	}

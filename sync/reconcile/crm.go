@@ -256,11 +256,31 @@ func (p *pass) page(ctx context.Context, s *source, page crm.Page, asked time.Ti
 	if err := s.mirror.Put(ctx, puts); err != nil {
 		return err
 	}
-	if len(gone) == 0 {
-		return nil
+	if len(gone) > 0 {
+		s.counts["records_gone"] += len(gone)
+		if err := s.mirror.Delete(ctx, gone); err != nil {
+			return err
+		}
 	}
-	s.counts["records_gone"] += len(gone)
-	return s.mirror.Delete(ctx, gone)
+	// Consent may have changed since the page was planned, by a reply or by another record of this very page, and the
+	// box writes that followed may be done already, without records to which the mirror did not lead from that number.
+	// From here on it does; so what agreed before is looked at once more.
+	planned := map[crm.Key]bool{}
+	for _, f := range findings {
+		planned[*f.correction.Correction.Record] = true
+	}
+	var unled []read
+	for _, r := range live {
+		old := olds[r.Key]
+		led := old != nil && !slices.ContainsFunc(r.numbers, func(n phone.Number) bool { return !slices.Contains(old.Numbers, n) })
+		if !led && !planned[r.Key] {
+			unled = append(unled, r)
+		}
+	}
+	if findings, err = p.compare(ctx, s, unled, olds); err != nil {
+		return err
+	}
+	return p.note(ctx, findings...)
 }
 
 // announce makes the mirror lead to the page's records from numbers from which it does not yet, and leaves everything

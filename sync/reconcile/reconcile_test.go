@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"maps"
 	"reflect"
@@ -513,6 +514,177 @@ func TestRecordsWithoutAReadableNumber(t *testing.T) {
 	c := r.Pass.Counts
 	if c["phones_unreadable"] != 1 || c["records_without_number"] != 2 || c["ticked_without_number"] != 2 || len(r.Pass.Notes) != 1 || len(r.Corrections) != 0 {
 		t.Fatalf("%v %q", c, r.Pass.Notes)
+	}
+}
+
+// meddling does something right after each append and right before each change of the mirror, as the live path may.
+type meddling struct {
+	ledger.Ledger
+	appended func()
+	putting  func()
+}
+
+func (l meddling) Append(ctx context.Context, e ...ledger.Event) ([]ledger.Receipt, error) {
+	r, err := l.Ledger.Append(ctx, e...)
+	l.appended()
+	return r, err
+}
+func (l meddling) Mirror(name string) ledger.Mirror {
+	return meddlingMirror{l.Ledger.Mirror(name), l.putting}
+}
+
+type meddlingMirror struct {
+	ledger.Mirror
+	putting func()
+}
+
+func (m meddlingMirror) Put(ctx context.Context, r []ledger.MirrorRecord) error {
+	m.putting()
+	return m.Mirror.Put(ctx, r)
+}
+
+func TestBoxWritesThatOvertakeThePageMissNoRecord(t *testing.T) {
+	w := newWorld(t)
+	boxes := w.runner.Boxes
+	flush := func() {
+		if err := boxes.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	a, b := w.crm.Person("Contact", ada, true), w.crm.Person("Contact", ada, false) // one number, one page, one tick
+	c, d := w.crm.Person("Contact", bob, false), w.crm.Person("Contact", eve, false)
+	w.runner.Ledger = meddling{w.ledger, flush, sync.OnceFunc(func() {
+		w.text(bob, "STOP") // after the page was planned
+		flush()
+	})}
+	w.want(w.run(reconcile.Nightly), map[string]int{reconcile.TickedInCRM: 1, reconcile.LateRecord: 2})
+	for k, ticked := range map[crm.Key]bool{a: true, b: true, c: true, d: false} {
+		w.box(k, ticked)
+	}
+	w.settled(reconcile.Incremental)
+	// The same with a record that is known and gets the number of somebody who stops in this moment.
+	w.crm.Change(d, "Ann", func(r *crm.Record) { r.Phones[0].Raw = "(206) 555-0147" })
+	w.runner.Ledger = meddling{w.ledger, flush, sync.OnceFunc(func() {
+		w.text("+12065550147", "STOP")
+		flush()
+	})}
+	w.want(w.run(reconcile.Incremental), map[string]int{reconcile.NumberChanged: 1})
+	w.box(d, true)
+	w.settled(reconcile.Nightly)
+}
+
+// slow is a Directory whose answers are old by the time they arrive.
+type slow struct {
+	*crmtest.CRM
+	arriving func(page int)
+}
+
+func (s slow) Changed(ctx context.Context, since time.Time) iter.Seq2[crm.Page, error] {
+	return func(yield func(crm.Page, error) bool) {
+		n := 0
+		for page, err := range s.CRM.Changed(ctx, since) {
+			n++
+			s.arriving(n)
+			if !yield(page, err) {
+				return
+			}
+		}
+	}
+}
+
+func TestAReadThatBeganBeforeHeedsOwnWriteIsNoDifference(t *testing.T) {
+	w := newWorld(t)
+	w.crm.PageSize = 1
+	a, b := w.crm.Person("Contact", ada, false), w.crm.Person("Contact", bob, false)
+	w.run(reconcile.Incremental)
+	for _, k := range []crm.Key{a, b} {
+		w.crm.Change(k, "Ann", func(*crm.Record) {})
+	}
+	w.runner.CRMs[0].Directory = slow{w.crm, func(page int) {
+		w.clock.pass(time.Second)
+		if page == 1 { // both pages show how it was when the first was asked for
+			w.text(ada, "STOP")
+			w.text(bob, "STOP")
+			if err := w.runner.Boxes.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
+			w.clock.pass(time.Second)
+		}
+	}}
+	if r := w.run(reconcile.Incremental); len(r.Corrections) != 0 {
+		t.Fatalf("%+v", r.Corrections)
+	}
+	w.box(a, true)
+	w.box(b, true)
+	w.settled(reconcile.Nightly)
+}
+
+func TestAPassThatEndedIsNotGoneOnWith(t *testing.T) {
+	w := newWorld(t)
+	first := w.run(reconcile.Nightly).Pass
+	// As if the process had died before it could remove the mark.
+	mark := fmt.Sprintf(`{"id":%q,"all":true,"started":%q,"done":["sf"]}`, first.ID, first.StartedAt.Format(time.RFC3339Nano))
+	for _, m := range []string{mark, "{"} {
+		if err := w.ledger.SetCursor(t.Context(), "pass/nightly", m); err != nil {
+			t.Fatal(err)
+		}
+		if r := w.run(reconcile.Nightly); r.Pass.ID == first.ID {
+			t.Fatal("the same pass again")
+		}
+	}
+}
+
+func TestAnInterruptedPassOfYesterdayIsNotGoneOnWith(t *testing.T) {
+	w := newWorld(t)
+	w.crm.PageSize = 1
+	w.crm.Person("Contact", ada, false)
+	w.crm.Person("Contact", bob, false)
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := w.runner.Run(ctx, reconcile.Options{Kind: reconcile.Nightly, Progress: func(p reconcile.Progress) {
+		if p.Done == 1 {
+			cancel()
+		}
+	}}); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	w.clock.pass(24 * time.Hour)
+	if r := w.run(reconcile.Nightly); r.Pass.Counts["records_read"] != 2 || r.Pass.FinishedAt.Sub(r.Pass.StartedAt) > time.Hour {
+		t.Fatalf("%+v", r.Pass)
+	}
+}
+
+func TestOnlyMessagesOfTheSameTimeSettleAnUnknownSend(t *testing.T) {
+	w := newWorld(t)
+	gate := &connector.Gate{Ledger: w.ledger, Accounts: connector.Accounts{{Name: "acct", Provider: w.provider}}, Region: "US", Log: slog.New(slog.DiscardHandler), Now: w.clock.now}
+	unknown := func() {
+		w.provider.FailNext(&sms.Error{Class: sms.Unknown})
+		if m, _, err := gate.Send(t.Context(), connector.Send{To: ada, Body: "hello"}); err != nil || m.Status != ledger.StatusUnknown {
+			t.Fatal(m.Status, err)
+		}
+	}
+	other := func(body string) {
+		if _, err := w.provider.Send(t.Context(), sms.Message{To: ada, Body: body}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unknown()
+	other("other words")
+	w.clock.pass(3 * time.Minute)
+	other("hello") // somebody else sends the same words, too late to be ours
+	w.clock.pass(10 * time.Minute)
+	if c := w.run(reconcile.Nightly).Pass.Counts; c["sends_settled"] != 0 || c["sends_still_unknown"] != 1 {
+		t.Fatalf("%v", c)
+	}
+	w.clock.pass(time.Hour)
+	unknown()
+	unknown()
+	other("hello")
+	w.clock.pass(2 * time.Minute)
+	for _, dry := range []bool{true, false} { // one message in the log is the fate of one send
+		r, err := w.runner.Run(t.Context(), reconcile.Options{Kind: reconcile.Manual, DryRun: dry})
+		if c := r.Pass.Counts; err != nil || c["sends_settled"] != 1 || c["sends_still_unknown"] != 2 {
+			t.Fatalf("%v %v", c, err)
+		}
 	}
 }
 

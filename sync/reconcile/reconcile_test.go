@@ -59,7 +59,7 @@ func (w *wall) pass(d time.Duration) {
 
 // world is heed's memory and workers between a CRM and a provider in memory.
 type world struct {
-	*testing.T
+	testing.TB
 	clock    *wall
 	dir      string
 	ledger   *local.Ledger
@@ -73,7 +73,7 @@ var began = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, clock: &wall{t: began}, dir: t.TempDir()}
+	w := &world{TB: t, clock: &wall{t: began}, dir: t.TempDir()}
 	w.crm = crmtest.New(w.clock.now)
 	w.provider = smstest.New()
 	w.provider.Now = w.clock.now

@@ -585,7 +585,7 @@ func keys(t *testing.T, s *suite) {
 func history(t *testing.T, s *suite) {
 	l := s.start(t, consent.Policy{})
 	now := s.clock.Now()
-	odd := "Stop​ \"now\" <b>&amp;</b> \u2028 ＳＴＯＰ 🛑\x00\x1f\\ é́"
+	odd := "Stop\u200b \"now\" <b>&amp;</b> \u2028 ＳＴＯＰ 🛑\x00\x1f\\ é́"
 	var want []string
 	for i := range 30 {
 		e := stop(fmt.Sprint(i), number(i%3), now.Add(-time.Duration(i)*time.Hour)) // provider times run backwards

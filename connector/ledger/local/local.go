@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
@@ -145,7 +146,7 @@ func Open(dir string, o Options) (*Ledger, error) {
 func (l *Ledger) open() error {
 	path := filepath.Join(l.dir, indexFile)
 	db, damage := openBolt(path)
-	if errors.Is(damage, bbolt.ErrTimeout) {
+	if errors.Is(damage, berrors.ErrTimeout) {
 		return fmt.Errorf("index %s is locked by another process: is another heed running?", path)
 	}
 	if errors.Is(damage, errNewerFormat) {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/heed-sms/heed/connector/ledger/journal"
 )
@@ -57,7 +58,7 @@ func Verify(ctx context.Context, dir string, progress func(done, total int64)) (
 	}
 	defer j.Close()
 	db, err := openReadOnly(path)
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		rep.IndexSkipped = IndexInUse
 		return rep, nil
 	}
@@ -215,7 +216,7 @@ func compareBucket(name []byte, have, want *bbolt.Bucket, differ func(string, ..
 func Rebuild(dir string, o Options) error {
 	path := filepath.Join(dir, indexFile)
 	db, err := openBolt(path)
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		return fmt.Errorf("index %s is locked by another process: stop the running heed first", path)
 	}
 	if err == nil {

@@ -286,7 +286,7 @@ func shortener(text string) string {
 	return ""
 }
 
-var price = regexp.MustCompile(`(?i)[$€£¥]\s*\d[\d.,]*|\d[\d.,]*\s*(?:[$€£¥%]|\b(?:usd|eur|dollars?|dolares|euros?|reais|pesos|bucks)\b)`)
+var price = regexp.MustCompile(`(?i)(?:[$€£¥]|\b(?:usd|eur))\s*\d[\d.,]*|\d[\d.,]*\s*(?:[$€£¥%]|\b(?:usd|eur|dollars?|dolares|euros?|reais|pesos|bucks)\b)`)
 
 // marketing returns the word or price in text that has no place in an answer, or "".
 func marketing(lang, text string) string {
@@ -320,6 +320,15 @@ var replyVerbs = []string{
 	"reply", "respond", "answer", "responda", "responde", "conteste", "contesta", "repondez", "reponds", "antworten", "antworte",
 }
 
+// sendWord finds an instruction to send a word that stands in capitals, for verbs that have other uses too.
+var sendWord = regexp.MustCompile(`\b(?i:text|send|envie|envia|envoyez|senden sie|sende)\s+\W?([A-Z0-9]{2,})\b`)
+
+// answerable reports whether a stop confirmation may tell the person to reply w: a word that starts again or asks for help.
+func answerable(w string) bool {
+	v := reply.Default().Classify(w).Verdict
+	return v == reply.OptIn || v == reply.Help
+}
+
 // asks returns what a stop confirmation asks for, or "".
 func asks(text string) string {
 	if i := strings.IndexAny(text, "?¿"); i >= 0 {
@@ -332,23 +341,24 @@ func asks(text string) string {
 			return fmt.Sprintf("%q", p)
 		}
 	}
-	for _, l := range languages {
-		for _, y := range l.yes {
-			if slices.Contains(capitals(text), y) {
+	caps := capitals(text)
+	for _, lang := range Languages() {
+		for _, y := range languages[lang].yes {
+			if slices.Contains(caps, y) {
 				return "it wants the answer " + y
 			}
+		}
+	}
+	for _, m := range sendWord.FindAllStringSubmatch(text, -1) {
+		if !answerable(m[1]) {
+			return fmt.Sprintf("%q", m[0])
 		}
 	}
 	for i, w := range ws {
 		if !slices.Contains(replyVerbs, w) && !(w == "back" && i > 0 && ws[i-1] == "text") {
 			continue
 		}
-		// The next words name what to reply: only words that start again or ask for help will do.
-		next := ws[i+1 : min(i+4, len(ws))]
-		if !slices.ContainsFunc(next, func(w string) bool {
-			v := reply.Default().Classify(w).Verdict
-			return v == reply.OptIn || v == reply.Help
-		}) {
+		if next := ws[i+1 : min(i+4, len(ws))]; !slices.ContainsFunc(next, answerable) {
 			return fmt.Sprintf("%q", strings.Join(ws[i:min(i+4, len(ws))], " "))
 		}
 	}

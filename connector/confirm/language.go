@@ -22,12 +22,14 @@ var everyLanguage = []string{
 var languages = map[string]language{
 	"en": {
 		stop: []string{"STOP"}, help: []string{"HELP", "INFO"}, yes: []string{"YES"},
-		example:       "Reply STOP to stop.",
-		noMore:        regexp.MustCompile(`\b(no (more|further|other|additional) (\w+ ){0,2}(messages?|msgs?|texts?|sms)|(not|never|no longer|won t) (\w+ ){0,2}(receive|get|send|be sent|be sending|text|texting|message|be texted|be messaged|be contacted|contact)|stopped (sending|texting|messaging))\b`),
+		example: "Reply STOP to stop.",
+		noMore: regexp.MustCompile(`\b(no (more|further|other|additional) (\w+ ){0,2}(messages?|msgs?|texts?|sms)|no (messages|msgs|texts) will` +
+			`|(not|never|no longer|won t) (be )?(\w+ ){0,2}(receiv(e|ing)|get|send|sent|sending|text|texting|texted|message|messaged|messaging|contact|contacted|hear from)` +
+			`|stopped (all |our )?(sending|texting|messaging|texts|messages)|(last|final) (message|msg|text))\b`),
 		noMoreExample: "You will get no more messages.",
 		marketing: []string{
 			"sale", "sales", "offer", "offers", "deal", "deals", "free", "buy", "purchase", "save up to", "percent off", "limited time", "clearance", "bargain", "bargains",
-			"giveaway", "voucher", "vouchers", "prize", "win a", "exclusive", "order now", "sign up today", "check out", "visit our", "shop", "bonus", "gift card", "special price",
+			"giveaway", "voucher", "vouchers", "prize", "win a", "win an", "enjoy", "exclusive", "order now", "sign up today", "check out", "visit our", "shop", "bonus", "gift card", "special price",
 		},
 		telltale: []string{"please", "pls", "the", "text", "texts", "texting", "you", "your", "my", "from", "this", "want", "dont", "and", "these", "off", "out", "take"},
 	},
@@ -46,7 +48,7 @@ var languages = map[string]language{
 	"fr": {
 		stop: []string{"STOP", "ARRET"}, help: []string{"AIDE", "HELP", "INFO"}, yes: []string{"OUI", "YES"},
 		example:       "Répondez STOP ou ARRET pour finir.",
-		noMore:        regexp.MustCompile(`\b(ne|n) (\w+ ){0,2}(recev|receve|enver|envoy|contact|ecri)\w* (\w+ ){0,2}(plus|aucun|aucune)\b|\bplus (de|aucun) (messages?|sms|textos?)\b|\baucun (autre )?(message|sms|texto)\b`),
+		noMore:        regexp.MustCompile(`\b(ne|n) (\w+ ){0,2}(recev|receve|enver|envoy|contact|ecri)\w* (\w+ ){0,2}(plus|aucun|aucune)\b|\bplus (\w+ )?(recev|enver|envoy)\w*|\bplus (de|aucun) (messages?|sms|textos?)\b|\baucun (autre )?(message|sms|texto)\b`),
 		noMoreExample: "Vous ne recevrez plus de messages.",
 		marketing: []string{
 			"offre", "offres", "solde", "soldes", "remise", "remises", "reduction", "reductions", "gratuit", "gratuite", "gratuitement", "achetez", "acheter", "achat", "bon plan", "bons plans", "promotion", "profitez", "prix", "cadeau", "boutique",

@@ -688,6 +688,65 @@ func TestOnlyMessagesOfTheSameTimeSettleAnUnknownSend(t *testing.T) {
 	}
 }
 
+func TestAStatusThatCameBeforeAnybodyKnewItsMessageStillSettlesIt(t *testing.T) {
+	w := newWorld(t)
+	gate := &connector.Gate{Ledger: w.ledger, Accounts: connector.Accounts{{Name: "acct", Provider: w.provider}}, Region: "US", Log: slog.New(slog.DiscardHandler), Now: w.clock.now}
+	w.provider.LoseNextAnswers(1)
+	m, _, err := gate.Send(t.Context(), connector.Send{To: ada, Body: "hello"})
+	if err != nil || m.Status != ledger.StatusUnknown {
+		t.Fatal(m.Status, err)
+	}
+	// Without heed's id in its URL, a callback cannot be matched to a message whose provider id is not known.
+	report := w.provider.Report(w.provider.Sent()[0].ProviderID, sms.DeliveryDelivered, "", false)
+	if _, err := w.inbox.Receive(t.Context(), "acct", report, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.pass(time.Minute)
+	w.run(reconcile.Incremental)
+	if m, err = w.ledger.Message(t.Context(), m.ID); err != nil || m.Status != ledger.StatusSent || m.Delivery != "delivered" || m.ProviderID == "" {
+		t.Fatalf("%+v %v", m, err)
+	}
+}
+
+func TestRecoveredRepliesDoWhatTheirWebhooksWouldHaveDone(t *testing.T) {
+	w := newWorld(t)
+	k := w.crm.Person("Contact", ada, false)
+	w.text(ada, "STOP")
+	w.run(reconcile.Incremental)
+	w.box(k, true)
+	w.provider.Text(ada, "+12065550100", "START", sms.FlagNone)
+	w.provider.Text(bob, "+12065550100", "HELP", sms.FlagNone)
+	w.provider.Text("40404", "+12065550100", "STOP", sms.FlagNone) // no telephone number, and told of all the same
+	w.clock.pass(time.Minute)
+	r := w.run(reconcile.Nightly)
+	w.want(r, map[string]int{reconcile.MissedWebhook: 2})
+	if r.Pass.Counts["inbound_recovered"] != 3 || len(r.Pass.Notes) != 1 || !strings.Contains(r.Pass.Notes[0], "webhook") {
+		t.Fatalf("%v %q", r.Pass.Counts, r.Pass.Notes)
+	}
+	w.state(ada, consent.OptedIn)
+	w.box(k, false)
+	for _, c := range r.Corrections {
+		if strings.Contains(c.Detail, "40404") || c.Account != "acct" || c.ByAt.IsZero() {
+			t.Errorf("%+v", c)
+		}
+	}
+	w.settled(reconcile.Nightly)
+}
+
+func TestARefusalFromBeforeAStartIsNoOptOut(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.provider.Send(t.Context(), sms.Message{To: ada, Body: "hello"}); err != nil {
+		t.Fatal(err)
+	}
+	w.provider.Report(w.provider.Sent()[0].ProviderID, sms.DeliveryFailed, "21610", true)
+	w.clock.pass(time.Minute)
+	w.provider.Text(ada, "+12065550100", "START", sms.FlagNone)
+	w.clock.pass(time.Minute)
+	w.want(w.run(reconcile.Nightly), map[string]int{reconcile.MissedWebhook: 1})
+	w.state(ada, consent.OptedIn)
+	w.settled(reconcile.Nightly)
+}
+
 // frozen lets a dry run show that it writes nothing.
 type frozen struct {
 	ledger.Ledger

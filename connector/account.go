@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/heed-sms/heed/connector/confirm"
 	"github.com/heed-sms/heed/crm"
 	"github.com/heed-sms/heed/sms"
 )
@@ -16,6 +17,7 @@ import (
 type Account struct {
 	Name     string // as in the configuration; part of the webhook URL
 	Provider sms.Provider
+	Replies  confirm.Owner // who answers STOP, START and HELP; "" means the provider
 }
 
 // Accounts are the configured accounts, in the order of the configuration. The first one is the default for sending.

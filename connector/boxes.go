@@ -347,7 +347,7 @@ func (t *Times) Flush(ctx context.Context) error {
 }
 
 func (t *Times) ask(ctx context.Context, o ledger.Owed) error {
-	start, err := t.event(ctx, o)
+	start, err := eventOf(ctx, t.Ledger, o.Number, o.Seq)
 	if err != nil {
 		return err
 	}
@@ -367,19 +367,7 @@ func (t *Times) ask(ctx context.Context, o ledger.Owed) error {
 		}
 	}
 	e := ledger.Event{Kind: ledger.KindTimed, ID: fmt.Sprintf("timed/%d", o.Seq), At: t.Now().UTC(), Number: o.Number,
-		Timed: &ledger.Timed{Of: o.Seq, SentAt: sent}}
+		Timed: &ledger.Timed{Of: o.Seq, SentAt: sent, Answer: start.Inbound.Answer}}
 	_, err = t.Ledger.Append(ctx, e)
 	return err
-}
-
-func (t *Times) event(ctx context.Context, o ledger.Owed) (ledger.Event, error) {
-	for e, err := range t.Ledger.History(ctx, o.Number) {
-		if err != nil {
-			return e, err
-		}
-		if e.Seq == o.Seq && e.Inbound != nil {
-			return e, nil
-		}
-	}
-	return ledger.Event{}, ledger.ErrNotFound
 }

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/heed-sms/heed/connector"
+	"github.com/heed-sms/heed/connector/confirm"
 	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/ledger/local"
@@ -46,6 +47,10 @@ type rig struct {
 	gate     *connector.Gate
 	boxes    *connector.Boxes
 	times    *connector.Times
+	lists    *connector.Lists
+	answers  *connector.Answers
+	consents *connector.Consents
+	holds    *connector.Holds
 	server   *connector.Server
 	logs     *bytes.Buffer
 }
@@ -70,6 +75,14 @@ func newRig(t *testing.T) *rig {
 		boxes: &connector.Boxes{Ledger: l, CRMs: crms, Metrics: m, Log: log, Now: time.Now},
 		times: &connector.Times{Ledger: l, Accounts: accounts, Log: log, Now: time.Now},
 	}
+	texts, problems := confirm.New(confirm.Options{Brand: "Acme", Help: "help.example.com"})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	r.lists = &connector.Lists{Ledger: l, Accounts: accounts, Log: log, Now: time.Now}
+	r.answers = &connector.Answers{Ledger: l, Gate: r.gate, Texts: texts, Metrics: m, Log: log, Now: time.Now}
+	r.consents = &connector.Consents{Ledger: l, Gate: r.gate, Texts: texts, Now: time.Now}
+	r.holds = &connector.Holds{Ledger: l, Deadline: func(t time.Time) time.Time { return t.AddDate(0, 0, 7) }, Log: log, Now: time.Now}
 	r.server = &connector.Server{Inbox: r.inbox, Gate: r.gate, Ledger: l, Metrics: m, Log: log, Now: time.Now, Public: "https://sms.example.com",
 		Keys: []connector.Key{
 			{Name: "workflow", SHA256: sha256.Sum256([]byte("k-send")), May: []connector.Right{connector.MaySend, connector.MayRead}},
@@ -128,7 +141,7 @@ func (r *rig) ticked(k crm.Key) bool {
 
 func (r *rig) flush() {
 	r.t.Helper()
-	if err := errors.Join(r.times.Flush(r.t.Context()), r.boxes.Flush(r.t.Context())); err != nil {
+	if err := errors.Join(r.times.Flush(r.t.Context()), r.boxes.Flush(r.t.Context()), r.lists.Flush(r.t.Context()), r.answers.Flush(r.t.Context())); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -139,7 +152,9 @@ func (r *rig) owed() (n, parked int) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		n++
+		if o.Kind == ledger.OweBoxes {
+			n++
+		}
 		if o.Parked != nil {
 			parked++
 		}

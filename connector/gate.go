@@ -32,8 +32,9 @@ type Gate struct {
 	Ledger    ledger.Ledger
 	Accounts  Accounts
 	CRMs      []CRM
-	Region    string // for numbers without a country code, ISO 3166-1 alpha-2
-	PublicURL string // base of the status callback URL, "" for no callbacks
+	Policy    consent.Policy // as the ledger's
+	Region    string         // for numbers without a country code, ISO 3166-1 alpha-2
+	PublicURL string         // base of the status callback URL, "" for no callbacks
 	Metrics   *Metrics
 	Log       *slog.Logger
 	Now       func() time.Time
@@ -139,7 +140,7 @@ func (g *Gate) floor(ctx context.Context, m *ledger.Message) consent.Decision {
 			return consent.Decision{Verdict: consent.Block, Reason: consent.Unavailable}
 		}
 		if len(records) > 0 && records[0].OptedOut {
-			return consent.Decision{Verdict: consent.Block, Reason: consent.CRMOptOut}
+			return g.Policy.Apply(consent.Decision{Verdict: consent.Block, Reason: consent.CRMOptOut})
 		}
 	}
 	return consent.Decision{Verdict: consent.Allow, Reason: consent.OK}
@@ -152,7 +153,7 @@ func (g *Gate) dispatch(ctx context.Context, a Account, m ledger.Message) ledger
 	lane, leave := g.lanes.enter(ctx, m.To)
 	// From here on a change of the decision finds this request. So either the next line sees the change, or the
 	// change comes after the request has begun.
-	if d := g.Ledger.Decide(m.To); d.Verdict != consent.Allow {
+	if d := ledger.Exempt(m, g.Ledger.Decide(m.To)); d.Verdict != consent.Allow {
 		leave()
 		out.Status, out.Decision = ledger.InitialStatus(d), d
 		return g.settle(ctx, m, out)

@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/heed-sms/heed/connector/confirm"
+	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/reply"
 	"github.com/heed-sms/heed/sms"
@@ -99,16 +101,34 @@ func (in *Inbox) inbound(a Account, m sms.Inbound) ledger.Event {
 	// block, but nothing of it may be lost.
 	n, _ := phone.ParseE164(m.From)
 	means := in.Read(m)
+	if n.IsValid() && in.Ledger.State(n) == consent.Pending {
+		means = doubleOptIn(means, m.Body)
+	}
 	_, canAsk := a.Provider.(sms.Finder)
-	return ledger.Event{
+	acts, canAct := a.Provider.(sms.KeywordActor)
+	e := ledger.Event{
 		Kind: ledger.KindInbound, ID: InboundID(a.Name, m.ProviderID), At: in.Now().UTC(), Number: n,
 		Inbound: &ledger.Inbound{
 			Account: a.Name, ProviderID: m.ProviderID, From: m.From, To: m.To, Service: m.Service, Body: m.Body,
 			Media: m.Media, Flag: string(m.Flag), SentAt: m.At,
 			Verdict: means.Verdict, Rule: means.Rule, Keyword: means.Keyword,
 			Wait: means.Verdict == reply.OptIn && m.At.IsZero() && canAsk,
+			// What the provider acted on itself is on its list already.
+			Tell: m.Flag == sms.FlagNone && !(canAct && acts.ActsOn(m)),
 		},
 	}
+	e.Inbound.Answer = in.answer(a, m, means.Verdict)
+	return e
+}
+
+// answer returns the text that heed owes for a reply, "" where somebody else answers it. A reply that carries the
+// provider's flag was answered by the provider, whatever is configured: two confirmations are one too many.
+func (in *Inbox) answer(a Account, m sms.Inbound, v reply.Verdict) ledger.Answer {
+	kind, ok := map[reply.Verdict]ledger.Answer{reply.OptOut: ledger.AnswerStop, reply.OptIn: ledger.AnswerStart, reply.Help: ledger.AnswerHelp}[v]
+	if !ok || m.Flag != sms.FlagNone || confirm.OwnerFor(confirm.Kind(kind), a.Replies, m.To) != confirm.ByHeed {
+		return ""
+	}
+	return kind
 }
 
 func (in *Inbox) status(account string, s sms.Status, message string) ledger.Event {

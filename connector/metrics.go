@@ -23,6 +23,7 @@ type Metrics struct {
 	sends     *prometheus.CounterVec
 	writes    *prometheus.CounterVec
 	stopToBox prometheus.Histogram
+	toAnswer  *prometheus.HistogramVec
 	passes    *prometheus.CounterVec
 	lastPass  *prometheus.GaugeVec
 }
@@ -40,12 +41,14 @@ func NewMetrics(l ledger.Ledger, version string) *Metrics {
 		writes:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "heed_crm_writes_total", Help: "Boxes written, by result: written, or the class of the failure."}, []string{"crm", "result"}),
 		stopToBox: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "heed_stop_to_box_seconds", Help: "From an opt-out on disk to the boxes of all its records set.",
 			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 15, 60, 300, 3600, 86400}}),
+		toAnswer: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "heed_answer_seconds", Help: "From a reply to heed's own text for it, by kind: stop, start, help. A confirmation has five minutes.",
+			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 15, 60, 300}}, []string{"kind"}),
 		passes:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "heed_passes_total", Help: "Reconciliation passes, by kind and result: ok or partial."}, []string{"kind", "result"}),
 		lastPass: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "heed_last_pass_timestamp_seconds", Help: "When the last complete pass of a kind ended."}, []string{"kind"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "heed_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version}})
 	build.Set(1)
-	m.registry.MustRegister(m.webhooks, m.ackTime, m.inbound, m.decisions, m.sends, m.writes, m.stopToBox, m.passes, m.lastPass, build,
+	m.registry.MustRegister(m.webhooks, m.ackTime, m.inbound, m.decisions, m.sends, m.writes, m.stopToBox, m.toAnswer, m.passes, m.lastPass, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), ledgerCollector{l})
 	return m
 }
@@ -104,6 +107,12 @@ func (m *Metrics) settled(o ledger.Owed, results []ledger.WriteResult, now time.
 	m.stopToBox.Observe(now.Sub(o.Since).Seconds())
 }
 
+func (m *Metrics) answered(kind string, took time.Duration) {
+	if m != nil {
+		m.toAnswer.WithLabelValues(kind).Observe(took.Seconds())
+	}
+}
+
 // PassEnded counts a reconciliation pass.
 func (m *Metrics) PassEnded(p ledger.Pass) {
 	if m == nil {
@@ -132,11 +141,12 @@ var (
 	dParked   = prometheus.NewDesc("heed_owed_parked", "Owed work that a person must act on.", nil, nil)
 	dOldest   = prometheus.NewDesc("heed_owed_oldest_seconds", "Age of the oldest owed work that is not parked.", nil, nil)
 	dMessages = prometheus.NewDesc("heed_messages", "Messages, by status.", []string{"status"}, nil)
+	dShadow   = prometheus.NewDesc("heed_shadow_sends_total", "Sends that mode: live would have refused, and mode: shadow let pass.", nil, nil)
 	dUnclear  = prometheus.NewDesc("heed_quarantined_total", "Genuine provider requests that were not understood.", nil, nil)
 )
 
 func (c ledgerCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{dUp, dDegraded, dHead, dLag, dBytes, dNumbers, dOwed, dParked, dOldest, dMessages, dUnclear} {
+	for _, d := range []*prometheus.Desc{dUp, dDegraded, dHead, dLag, dBytes, dNumbers, dOwed, dParked, dOldest, dMessages, dUnclear, dShadow} {
 		ch <- d
 	}
 }
@@ -160,12 +170,13 @@ func (c ledgerCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(dHead, prometheus.CounterValue, float64(s.Head))
 	ch <- prometheus.MustNewConstMetric(dUnclear, prometheus.CounterValue, float64(s.Quarantine))
+	ch <- prometheus.MustNewConstMetric(dShadow, prometheus.CounterValue, float64(s.WouldBlock))
 	gauge(dLag, float64(s.Head-min(s.Applied, s.Head)))
 	gauge(dBytes, float64(s.Bytes))
 	for state, n := range s.Numbers {
 		gauge(dNumbers, float64(n), state)
 	}
-	for _, kind := range []ledger.OwedKind{ledger.OweBoxes, ledger.OweTime} {
+	for _, kind := range []ledger.OwedKind{ledger.OweBoxes, ledger.OweTime, ledger.OweAnswer, ledger.OweHold, ledger.OweTell} {
 		gauge(dOwed, float64(s.Owed[kind]), string(kind))
 	}
 	gauge(dParked, float64(s.Parked))

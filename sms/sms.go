@@ -60,6 +60,13 @@ type Finder interface {
 	FindInbound(ctx context.Context, providerID string) (Inbound, error)
 }
 
+// KeywordActor is implemented by providers that act on certain words by themselves, without a flag on the webhook that
+// would say so. What they acted on need not be told to their list.
+type KeywordActor interface {
+	// ActsOn reports whether the provider, by its default rules, blocks or unblocks the sender of this message.
+	ActsOn(m Inbound) bool
+}
+
 // OptOutSetter is implemented by providers that keep an opt-out list of their own which heed may write. An opt-out that
 // the provider did not see or did not understand (plain words, a ticked box, a person's decision) then also stops what
 // others send through the account.

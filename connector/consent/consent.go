@@ -222,6 +222,9 @@ type Decision struct {
 // Policy is what the operator chose.
 type Policy struct {
 	RequireOptIn bool // block everything that is not OptedIn
+	// Shadow decides and tells the reason, but lets everything pass that the ledger can vouch for: the verdict is always
+	// Allow, and a reason other than OK says what would have been refused.
+	Shadow bool
 }
 
 // Decide returns the gate's decision for a number with these facts.
@@ -232,6 +235,19 @@ func (f Facts) ByCRM() bool { return !f.Stopped() && f.ClosedByHand() && f.OutBy
 
 // DecideState is Decide on the two bits that an index keeps in memory. An unknown state blocks.
 func (p Policy) DecideState(s State, byCRM bool) Decision {
+	return p.Apply(p.decide(s, byCRM))
+}
+
+// Apply turns a refusal into what the policy makes of it: in shadow mode an Allow that keeps its reason. What is refused
+// because heed does not know, or because there is no number, stays refused.
+func (p Policy) Apply(d Decision) Decision {
+	if p.Shadow && d.Reason != Unavailable && d.Reason != InvalidNumber {
+		d.Verdict = Allow
+	}
+	return d
+}
+
+func (p Policy) decide(s State, byCRM bool) Decision {
 	switch s {
 	case OptedOut:
 		if byCRM {

@@ -41,21 +41,33 @@ func Change(e Event) (c consent.Change, keyword string, ok bool) {
 			if e.Inbound.Wait {
 				return c, "", false
 			}
-			c.Action = consent.OptIn
+			c.Action, c.At = consent.OptIn, notAfter(c.At, e.At)
 		default:
 			return c, "", false
 		}
 		return c, e.Inbound.Keyword, true
 	case e.Timed != nil:
-		return consent.Change{Action: consent.OptIn, Source: consent.Recipient, At: e.Timed.SentAt}, "", true
+		return consent.Change{Action: consent.OptIn, Source: consent.Recipient, At: notAfter(e.Timed.SentAt, e.At)}, "", true
 	case e.Consent != nil:
-		return e.Consent.Change, "", true
+		c = e.Consent.Change
+		if c.Action == consent.OptIn || c.Action == consent.Release {
+			c.At = notAfter(c.At, e.At)
+		}
+		return c, "", true
 	case e.Outcome != nil && e.Outcome.OptedOut:
 		return consent.Change{Action: consent.OptOut, Source: consent.Provider, At: e.At}, "", true
 	case e.Status != nil && e.Status.OptedOut:
 		return consent.Change{Action: consent.OptOut, Source: consent.Provider, At: orTime(e.Status.SentAt, e.At)}, "", true
 	}
 	return c, "", false
+}
+
+// notAfter keeps what lifts an opt-out from being dated in the future, where it would lift later ones too.
+func notAfter(t, limit time.Time) time.Time {
+	if t.After(limit) {
+		return limit
+	}
+	return t
 }
 
 func orTime(t, or time.Time) time.Time {

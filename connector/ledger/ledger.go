@@ -30,7 +30,8 @@ import (
 
 // Ledger is an engine. All methods are safe for concurrent use.
 type Ledger interface {
-	// Append records events, all of them or none, and returns when they are durable. An event whose ID is already
+	// Append records events, all of them or none, and returns when they are durable. (Killed in the middle, it may leave
+	// the first few, which nobody has acknowledged.) An event whose ID is already
 	// known is not recorded again; its receipt says Duplicate and carries the first one's sequence.
 	// The durable write is not tied to ctx: a cancelled context stops the waiting, not the writing.
 	// Errors: ErrUnavailable when the ledger cannot write (disk full, sync failed); then nothing may be acknowledged.
@@ -131,6 +132,7 @@ type Stats struct {
 	Numbers    map[string]int    // by state
 	Inbound    uint64            // inbound messages recorded
 	OptOuts    uint64            // inbound messages that asked for an opt-out
+	WouldBlock uint64            // sends that shadow mode let pass
 	Quarantine uint64            // proven requests that could not be understood
 	Owed       map[OwedKind]int  // waiting, parked included
 	Parked     int               // of them waiting for a person

@@ -417,3 +417,27 @@ func togglePort(url string) (string, bool) {
 	}
 	return url[:end-len(host)+colon] + url[end:], true
 }
+
+// ActsOn reports whether Twilio blocks or unblocks the pair by itself: the message is one of its default words and
+// nothing else, in any case (support.twilio.com 223134027). On toll-free numbers the network does, on fewer words
+// (support.twilio.com 360058144374); the others are told to Twilio's list like any plain request.
+func (p *Provider) ActsOn(m sms.Inbound) bool {
+	word := strings.ToUpper(strings.TrimSpace(m.Body))
+	switch word {
+	case "STOP", "START", "UNSTOP":
+		return true
+	case "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT", "YES":
+		return !tollFree(m.To)
+	}
+	return false
+}
+
+// tollFree reports whether a number of ours is a toll-free one of the North American plan.
+func tollFree(number string) bool {
+	for _, code := range []string{"800", "833", "844", "855", "866", "877", "888"} {
+		if strings.HasPrefix(number, "+1"+code) {
+			return true
+		}
+	}
+	return false
+}

@@ -521,3 +521,19 @@ func BenchmarkPlain(b *testing.B) {
 		}
 	}
 }
+
+func TestTwilioActsOnItsOwnWordsOnly(t *testing.T) {
+	p := &Provider{}
+	for _, c := range []struct {
+		to, body string
+		want     bool
+	}{
+		{"+15550100000", "STOP", true}, {"+15550100000", " stopall\n", true}, {"+15550100000", "Revoke", true}, {"+15550100000", "START", true},
+		{"+15550100000", "STOP please", false}, {"+15550100000", "pls stop texting me", false}, {"+15550100000", "BAJA", false}, {"+15550100000", "", false},
+		{"+18005550100", "STOP", true}, {"+18005550100", "UNSUBSCRIBE", false},
+	} {
+		if got := p.ActsOn(sms.Inbound{To: c.to, Body: c.body}); got != c.want {
+			t.Errorf("%q to %s: %v, want %v", c.body, c.to, got, c.want)
+		}
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
+	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/ledger/journal"
 	"github.com/heed-sms/heed/sms/phone"
@@ -569,6 +570,11 @@ func foldOpened(tx *bbolt.Tx, e ledger.Event) error {
 	}
 	if err := count(tx, "message."+string(m.Status)); err != nil {
 		return err
+	}
+	if m.Decision.Verdict == consent.Allow && m.Decision.Reason != consent.OK {
+		if err := count(tx, "would_block"); err != nil {
+			return err
+		}
 	}
 	return putMessage(tx, be(e.Seq), m)
 }

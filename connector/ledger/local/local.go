@@ -556,14 +556,16 @@ func (l *Ledger) lookup(id string, inBatch map[string]int, head uint64) (seq uin
 	return seq, dup, err
 }
 
-// decideNow returns the decision of a message that is being opened: the stricter of the caller's and the number's.
+// decideNow returns the decision of a message that is being opened: the stricter of the caller's and the number's. Of two
+// that are as strict, one with a reason to refuse says more.
 func (l *Ledger) decideNow(n phone.Number, floor consent.Decision, staged map[phone.Number]ledger.Number) consent.Decision {
 	d := l.Decide(n)
 	if rec, ok := staged[n]; ok && l.failure.Load() == nil {
 		d = l.opts.Policy.Decide(rec.Facts)
 	}
-	if floor.Verdict.Strictness() >= d.Verdict.Strictness() && floor.Verdict != consent.Allow {
-		d = floor
+	switch f, own := floor.Verdict.Strictness(), d.Verdict.Strictness(); {
+	case f > own, f == own && floor.Reason != consent.OK:
+		return floor
 	}
 	return d
 }

@@ -279,7 +279,7 @@ func (l *Ledger) SetCursor(_ context.Context, name, value string) error {
 func (l *Ledger) Stats(ctx context.Context) (ledger.Stats, error) {
 	s := ledger.Stats{Numbers: map[string]int{}, Owed: map[ledger.OwedKind]int{}, Messages: map[ledger.Status]uint64{}}
 	err := l.read(ctx, func(tx *bbolt.Tx) error {
-		counts := map[string]*uint64{"inbound": &s.Inbound, "opt_outs": &s.OptOuts, "quarantine": &s.Quarantine}
+		counts := map[string]*uint64{"inbound": &s.Inbound, "opt_outs": &s.OptOuts, "quarantine": &s.Quarantine, "would_block": &s.WouldBlock}
 		return tx.Bucket(bCounts).ForEach(func(k, v []byte) error {
 			b, err := open(bCounts, k, v)
 			if err != nil {

@@ -54,6 +54,7 @@ type Config struct {
 	CRM              []Section         `yaml:"crm"`
 	OutboundMessages []OutboundMessage `yaml:"outbound_messages"`
 	Consent          Consent           `yaml:"consent"`
+	Confirmations    Confirmations     `yaml:"confirmations"`
 	Schedule         Schedule          `yaml:"schedule"`
 
 	root *node
@@ -158,6 +159,27 @@ type Keywords struct {
 	OptOut []string `yaml:"opt_out"`
 	OptIn  []string `yaml:"opt_in"`
 	Help   []string `yaml:"help"`
+}
+
+// Confirmations are the texts that heed itself sends, on accounts whose replies are heed's, and for double opt-in. What
+// they must and must not say is checked by package confirm.
+type Confirmations struct {
+	Brand     string                       `yaml:"brand"`     // the name that people know the sender by
+	Help      string                       `yaml:"help"`      // where a person gets help
+	Frequency int                          `yaml:"frequency"` // messages a month at most; 0 says that it varies
+	Templates map[string]map[string]string `yaml:"templates"` // texts in place of the built-in ones, by kind and language
+}
+
+// Configured reports whether heed has texts to send.
+func (c Confirmations) Configured() bool {
+	return c.Brand != "" || c.Help != "" || len(c.Templates) > 0
+}
+
+// Problem returns a problem with the value at a path of the file, such as "confirmations.brand", in its place.
+func (c *Config) Problem(path, reason, hint string) Problem {
+	p := Problem{Field: path, Reason: c.src.scrub(reason), Hint: c.src.scrub(hint), File: c.src.file, Severity: Error}
+	p.Line, p.Column = c.root.find(path)
+	return p
 }
 
 // Schedule is when heed compares the CRM, the providers and its ledger. The specs are standard five-field cron lines or

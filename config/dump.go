@@ -7,6 +7,7 @@ import (
 	"io"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -81,6 +82,18 @@ func dumpValue(v reflect.Value, n *node) doc {
 				o.values = append(o.values, dumpValue(v.Index(i), item))
 			}
 			return o
+		case reflect.Map:
+			keys := v.MapKeys()
+			slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
+			for _, k := range keys {
+				o.put(k.String(), dumpValue(v.MapIndex(k), n.get(k.String())))
+			}
+			if len(keys) > 0 {
+				return o
+			}
+			o.scalar = "{}"
+		case reflect.Int:
+			o.scalar = strconv.FormatInt(v.Int(), 10)
 		case reflect.Bool:
 			o.scalar = strconv.FormatBool(v.Bool())
 		default:

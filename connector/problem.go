@@ -29,6 +29,8 @@ var problems = []struct {
 	{ledger.ErrUnavailable, Problem{Type: "unavailable", Title: "The ledger is unavailable", Status: 503, Detail: "Nothing was stored and nothing was sent.", Hint: "Try again; the operator finds the cause at /readyz."}},
 	{ledger.ErrKeyReused, Problem{Type: "key-reused", Title: "Idempotency key reused", Status: 409, Field: "Idempotency-Key", Detail: "This key was used before, for a different message. Nothing was sent.", Hint: "Use a new key for each message."}},
 	{ledger.ErrNotFound, Problem{Type: "not-found", Title: "Not found", Status: 404}},
+	{ErrSticky, Problem{Type: "sticky", Title: "Only the recipient can lift this", Status: 409, Field: "state", Detail: "The recipient opted out. Only START from that number lifts it.", Hint: "Ask the person to text START to your number."}},
+	{ErrNotHeld, Problem{Type: "not-held", Title: "Not held for review", Status: 409, Detail: "The number does not wait for a decision; somebody may have decided already.", Hint: "GET /v1/consents/NUMBER shows its state."}},
 	{errNoAccount, Problem{Type: "not-found", Title: "Not found", Status: 404, Detail: "No account of this name is configured.", Hint: "The path is /webhooks/ and the name under sms: in the configuration."}},
 	{sms.ErrSignature, Problem{Type: "signature", Title: "Forbidden", Status: 403, Detail: "The request does not prove that the provider sent it.",
 		Hint: "Check that public.url is the address that the provider calls, and that the auth token is the account's own."}},

@@ -45,14 +45,16 @@ type Key struct {
 
 // Server is heed's HTTP side: Public is for the internet (webhooks and gate), Admin for the operator.
 type Server struct {
-	Inbox   *Inbox
-	Gate    *Gate
-	Ledger  ledger.Ledger
-	Keys    []Key
-	Public  string // base of the public URL, without a trailing slash: what providers sign
-	Metrics *Metrics
-	Log     *slog.Logger
-	Now     func() time.Time
+	Inbox    *Inbox
+	Gate     *Gate
+	Consents *Consents
+	Holds    *Holds
+	Ledger   ledger.Ledger
+	Keys     []Key
+	Public   string // base of the public URL, without a trailing slash: what providers sign
+	Metrics  *Metrics
+	Log      *slog.Logger
+	Now      func() time.Time
 	// Ready returns why heed is not ready, beside the ledger's own health; nil if it is.
 	Ready func() error
 }
@@ -74,6 +76,11 @@ func (s *Server) PublicHandler() http.Handler {
 	mux.Handle("POST /v1/messages", s.authorized(MaySend, maxSend, s.send))
 	mux.Handle("GET /v1/messages/{id}", s.authorized(MayRead, 0, s.message))
 	mux.Handle("POST /v1/decisions", s.authorized(MayRead, maxDecisions, s.decisions))
+	mux.Handle("GET /v1/consents/{number}", s.authorized(MayRead, 0, s.consent))
+	mux.Handle("PUT /v1/consents/{number}", s.authorized(MayAdmin, maxSend, s.setConsent))
+	mux.Handle("GET /v1/optouts", s.authorized(MayRead, 0, s.optOuts))
+	mux.Handle("GET /v1/holds", s.authorized(MayAdmin, 0, s.holds))
+	mux.Handle("POST /v1/holds/{number}", s.authorized(MayAdmin, maxSend, s.resolve))
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	return s.guard(mux)

@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/heed-sms/heed/config"
-	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/ledger/local"
 	"github.com/heed-sms/heed/connector/reply"
@@ -356,7 +355,7 @@ reads the CRM in full.`,
 				return problems.Err()
 			}
 			if rebuild {
-				if err := local.Rebuild(cfg.DataDir, local.Options{Policy: consent.Policy{RequireOptIn: cfg.Consent.RequireOptIn}, Logger: log}); err != nil {
+				if err := local.Rebuild(cfg.DataDir, local.Options{Policy: policy(cfg), Logger: log}); err != nil {
 					return err
 				}
 				fmt.Fprintln(std.Err, "index rebuilt from the journal")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/heed-sms/heed/config"
 	"github.com/heed-sms/heed/connector"
+	"github.com/heed-sms/heed/connector/confirm"
 	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger/local"
 	"github.com/heed-sms/heed/connector/reply"
@@ -35,6 +36,10 @@ type house struct {
 	gate     *connector.Gate
 	boxes    *connector.Boxes
 	times    *connector.Times
+	answers  *connector.Answers
+	lists    *connector.Lists
+	holds    *connector.Holds
+	consents *connector.Consents
 	passes   *reconcile.Runner
 	metrics  *connector.Metrics
 	keys     []connector.Key
@@ -42,12 +47,19 @@ type house struct {
 	crms     []connector.CRM
 }
 
+// policy is what the operator chose.
+func policy(cfg *config.Config) consent.Policy {
+	return consent.Policy{RequireOptIn: cfg.Consent.RequireOptIn, Shadow: cfg.Mode == config.Shadow}
+}
+
+// nothing is the owed work of shadow mode: it stays owed.
+type nothing struct{}
+
+func (nothing) Flush(context.Context) error { return nil }
+
 // openHouse opens the ledger and wires everything to it.
 func openHouse(cfg *config.Config, d drivers, log *slog.Logger) (*house, error) {
-	if cfg.Mode == config.Shadow {
-		return nil, errors.New("mode: shadow is not available in this version; use mode: live")
-	}
-	l, err := local.Open(cfg.DataDir, local.Options{Policy: consent.Policy{RequireOptIn: cfg.Consent.RequireOptIn}, Logger: log})
+	l, err := local.Open(cfg.DataDir, local.Options{Policy: policy(cfg), Logger: log})
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +71,7 @@ func openHouse(cfg *config.Config, d drivers, log *slog.Logger) (*house, error) 
 	}
 	var passAccounts []reconcile.Account
 	for _, a := range d.accounts {
-		h.accounts = append(h.accounts, connector.Account{Name: a.Name, Provider: a.provider})
+		h.accounts = append(h.accounts, connector.Account{Name: a.Name, Provider: a.provider, Replies: confirm.Owner(a.Replies)})
 		passAccounts = append(passAccounts, reconcile.Account{Name: a.Name, Provider: a.provider})
 	}
 	var passCRMs []reconcile.CRM
@@ -76,12 +88,21 @@ func openHouse(cfg *config.Config, d drivers, log *slog.Logger) (*house, error) 
 	}
 	now := time.Now
 	h.inbox = &connector.Inbox{Ledger: l, Accounts: h.accounts, Replies: replies, Metrics: h.metrics, Log: log, Now: now}
-	h.gate = &connector.Gate{Ledger: l, Accounts: h.accounts, CRMs: h.crms, Region: cfg.Consent.DefaultRegion, PublicURL: cfg.Public.URL, Metrics: h.metrics, Log: log, Now: now}
+	h.gate = &connector.Gate{Ledger: l, Accounts: h.accounts, CRMs: h.crms, Policy: policy(cfg), Region: cfg.Consent.DefaultRegion, PublicURL: cfg.Public.URL, Metrics: h.metrics, Log: log, Now: now}
 	h.boxes = &connector.Boxes{Ledger: l, CRMs: h.crms, Metrics: h.metrics, Log: log, Now: now}
 	h.times = &connector.Times{Ledger: l, Accounts: h.accounts, Log: log, Now: now}
+	h.answers = &connector.Answers{Ledger: l, Gate: h.gate, Texts: d.texts, Metrics: h.metrics, Log: log, Now: now}
+	h.lists = &connector.Lists{Ledger: l, Accounts: h.accounts, Log: log, Now: now}
+	zone := cfg.Schedule.Location()
+	h.holds = &connector.Holds{Ledger: l, Deadline: func(since time.Time) time.Time { return cfg.Consent.HoldFor.After(since.In(zone)) }, Log: log, Now: now}
+	h.consents = &connector.Consents{Ledger: l, Gate: h.gate, Texts: d.texts, Now: now}
 	h.passes = &reconcile.Runner{
 		Ledger: l, Accounts: passAccounts, CRMs: passCRMs, Inbox: h.inbox, Boxes: h.boxes, Times: h.times,
 		Region: cfg.Consent.DefaultRegion, Started: now(), Log: log, Now: now, OnPass: h.metrics.PassEnded,
+	}
+	if cfg.Mode == config.Shadow {
+		h.passes.Boxes = nothing{}
+		h.passes.Shadow = true
 	}
 	return h, nil
 }
@@ -123,7 +144,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 
 	var ready atomic.Bool
 	srv := &connector.Server{
-		Inbox: d.inbox, Gate: d.gate, Ledger: d.ledger, Keys: d.keys, Public: d.cfg.Public.URL, Metrics: d.metrics, Log: d.log, Now: time.Now,
+		Inbox: d.inbox, Gate: d.gate, Consents: d.consents, Holds: d.holds, Ledger: d.ledger, Keys: d.keys, Public: d.cfg.Public.URL, Metrics: d.metrics, Log: d.log, Now: time.Now,
 		Ready: func() error {
 			if !ready.Load() {
 				return errors.New("starting or stopping")
@@ -163,7 +184,13 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for name, fn := range map[string]func(context.Context){"boxes": d.boxes.Run, "times": d.times.Run, "schedule": jobs.Run, "health": func(ctx context.Context) { d.watchHealth(ctx, cancel) }} {
+	run := map[string]func(context.Context){
+		"times": d.times.Run, "holds": d.holds.Run, "schedule": jobs.Run, "health": func(ctx context.Context) { d.watchHealth(ctx, cancel) },
+	}
+	if d.cfg.Mode != config.Shadow { // shadow mode changes no record, tells no provider and texts nobody
+		run["boxes"], run["lists"], run["answers"] = d.boxes.Run, d.lists.Run, d.answers.Run
+	}
+	for name, fn := range run {
 		work.Go(func() { connector.Supervise(workers, d.log, name, fn) })
 	}
 	ready.Store(true)

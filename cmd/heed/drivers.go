@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/heed-sms/heed/config"
+	"github.com/heed-sms/heed/connector/confirm"
 	"github.com/heed-sms/heed/crm"
 	"github.com/heed-sms/heed/crm/salesforce"
 	"github.com/heed-sms/heed/sms"
@@ -85,6 +86,7 @@ func newSalesforce(env driverEnv, s config.Section) (crm.Directory, config.Probl
 type drivers struct {
 	accounts []namedProvider
 	crms     []namedCRM
+	texts    *confirm.Set // what heed itself sends; nil if nothing is configured
 }
 
 type namedProvider struct {
@@ -130,8 +132,33 @@ func loadConfig(path string, log *slog.Logger) (*config.Config, drivers, config.
 		ps = append(ps, problems...)
 		d.crms = append(d.crms, namedCRM{s, dir})
 	}
+	var problems config.Problems
+	d.texts, problems = buildTexts(c)
+	ps = append(ps, problems...)
 	ps.Sort()
 	return c, d, ps
+}
+
+// buildTexts checks the texts that heed sends itself, and that there are some where an account needs them.
+func buildTexts(c *config.Config) (*confirm.Set, config.Problems) {
+	if !c.Confirmations.Configured() {
+		for _, a := range c.SMS {
+			if a.Replies == config.RepliesHeed {
+				return nil, config.Problems{a.Problem("replies", "is heed, and heed has no texts to reply with", "add confirmations: with brand and help")}
+			}
+		}
+		return nil, nil
+	}
+	o := confirm.Options{Brand: c.Confirmations.Brand, Help: c.Confirmations.Help, Frequency: c.Confirmations.Frequency, Templates: map[confirm.Kind]map[string]string{}}
+	for kind, texts := range c.Confirmations.Templates {
+		o.Templates[confirm.Kind(kind)] = texts
+	}
+	set, found := confirm.New(o)
+	var ps config.Problems
+	for _, p := range found {
+		ps = append(ps, c.Problem("confirmations."+p.Field, p.Reason, p.Hint))
+	}
+	return set, ps
 }
 
 func names[T any](m map[string]T) string {

@@ -27,19 +27,21 @@ var mayImport = map[string][]string{
 	"connector/reply":   {},
 	"config":            {},
 
-	"sms/smstest":                   {"sms"},
+	"sms/smstest":                   {"sms", "sms/phone"},
 	"sms/twilio":                    {"sms", "sms/phone"},
 	"sms/twilio/twiliofake":         {},
-	"crm/crmtest":                   {"crm"},
+	"crm/crmtest":                   {"crm", "sms/phone"},
 	"crm/salesforce":                {"crm", "sms/phone"},
 	"crm/salesforce/salesforcefake": {},
-	"connector/ledger":              {"connector/consent", "connector/reply", "crm", "sms/phone"},
+	"connector/ledger":              {"connector/consent", "connector/reply", "crm", "sms", "sms/phone"},
 	"connector/ledger/journal":      {},
 	"connector/ledger/local":        {"connector/ledger", "connector/ledger/journal", "connector/consent", "crm", "sms/phone"},
 	"connector/ledger/ledgertest":   {"connector/ledger", "connector/consent", "connector/reply", "crm", "sms/phone"},
-	"connector":                     {"connector/consent", "connector/ledger", "connector/reply", "crm", "sms", "sms/phone"},
+	"connector":                     {"connector/confirm", "connector/consent", "connector/ledger", "connector/reply", "crm", "sms", "sms/phone"},
 	"sync/reconcile":                {"connector/consent", "connector/ledger", "connector/reply", "crm", "sms", "sms/phone"},
 	"sync/schedule":                 {},
+	"connector/confirm":             {"connector/reply", "sms/phone"},
+	"crm/salesforce/outbound":       {},
 	"cmd/heed":                      nil, // the wiring: everything
 }
 

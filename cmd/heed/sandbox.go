@@ -54,13 +54,7 @@ func newWorld(o worldOptions) (_ *world, err error) {
 	if o.records > 0 {
 		w.org.Seed(o.records, o.seed)
 	}
-	if w.heedPublic, err = freeAddress(o.heed); err != nil {
-		return w, err
-	}
-	if w.heedAdmin, err = freeAddress("127.0.0.1:0"); err != nil {
-		return w, err
-	}
-	w.twilio = twiliofake.New(twiliofake.Options{Numbers: []string{w.from}, WebhookURL: w.publicURL() + "/webhooks/twilio"})
+	w.twilio = twiliofake.New(twiliofake.Options{Numbers: []string{w.from}})
 	if w.orgURL, err = w.serve(o.salesforce, w.org.Handler()); err != nil {
 		return w, fmt.Errorf("--salesforce: %w", err)
 	}
@@ -68,6 +62,10 @@ func newWorld(o worldOptions) (_ *world, err error) {
 	if w.twilioURL, err = w.serve(o.twilio, w.twilio.Handler()); err != nil {
 		return w, fmt.Errorf("--twilio: %w", err)
 	}
+	if w.heedPublic, w.heedAdmin, err = freeAddresses(o.heed); err != nil {
+		return w, fmt.Errorf("--heed: %w", err)
+	}
+	w.twilio.SetWebhook(w.publicURL() + "/webhooks/twilio")
 	return w, nil
 }
 
@@ -106,14 +104,20 @@ func (w *world) close() {
 	}
 }
 
-// freeAddress resolves port 0 to a port that is free now. heed binds it later; between the two somebody else could.
-func freeAddress(addr string) (string, error) {
-	l, err := net.Listen("tcp", addr)
+// freeAddresses returns where heed is to listen, with port 0 resolved to one that is free now. heed binds it later;
+// between the two somebody else could.
+func freeAddresses(addr string) (public, admin string, err error) {
+	p, err := net.Listen("tcp", addr)
 	if err != nil {
-		return "", fmt.Errorf("address for heed: %w", err)
+		return "", "", err
 	}
-	defer l.Close()
-	return dialable(l.Addr()), nil
+	defer p.Close()
+	a, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", "", err
+	}
+	defer a.Close()
+	return dialable(p.Addr()), dialable(a.Addr()), nil
 }
 
 func secret(prefix string) string {

@@ -88,6 +88,7 @@ type Runner struct {
 	Backfill time.Duration // how far the first pass looks back in a provider's log; 7 days if 0
 	Log      *slog.Logger
 	Now      func() time.Time
+	Shadow   bool              // mode: shadow; boxes stay owed, and the report says so
 	OnPass   func(ledger.Pass) // called after each pass that came to its end, recorded or not; may be nil
 
 	once    sync.Once
@@ -364,6 +365,9 @@ func (p *pass) end(ctx context.Context) error {
 		p.pass.Owed += n
 	}
 	p.pass.Parked, p.pass.Inbound, p.pass.OptOuts = s.Parked, s.Inbound, s.OptOuts
+	if p.Shadow {
+		p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("mode: shadow. No box was set and no send refused; %d sends would have been, since the beginning.", s.WouldBlock))
+	}
 	p.pass.Blocked, p.pass.Unknown = s.Messages[ledger.StatusBlocked], s.Messages[ledger.StatusUnknown]
 	if s.Degraded != "" {
 		p.pass.Notes = append(p.pass.Notes, "The ledger: "+s.Degraded)

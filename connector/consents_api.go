@@ -46,8 +46,8 @@ type OptOut struct {
 	Since   time.Time      `json:"since"`
 }
 
-// asOptOut returns a number's line in the list, ok is false if it is not on it.
-func asOptOut(n ledger.Number) (OptOut, bool) {
+// AsOptOut returns a number's line in the list, ok is false if it is not on it.
+func AsOptOut(n ledger.Number) (OptOut, bool) {
 	s := n.Facts.State()
 	since := changedAt(n)
 	if s == consent.Held {
@@ -175,7 +175,7 @@ func (s *Server) optOuts(w http.ResponseWriter, r *http.Request, _ Key, _ []byte
 		if err != nil {
 			return err
 		}
-		o, ok := asOptOut(n)
+		o, ok := AsOptOut(n)
 		if !ok {
 			continue
 		}
@@ -203,7 +203,7 @@ func (s *Server) optOutsCSV(w http.ResponseWriter, r *http.Request, after phone.
 			s.Log.Error("export of opt-outs ended early", "error", err)
 			panic(http.ErrAbortHandler) // a list that looks whole and is not would be believed
 		}
-		if o, ok := asOptOut(n); ok {
+		if o, ok := AsOptOut(n); ok {
 			_ = cw.Write([]string{o.Number.String(), o.State.String(), Cell(string(o.Source)), Cell(o.Keyword), o.Since.Format(time.RFC3339)})
 		}
 	}

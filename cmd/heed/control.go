@@ -16,6 +16,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/heed-sms/heed/config"
+	"github.com/heed-sms/heed/connector"
+	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/ledger/local"
 	"github.com/heed-sms/heed/crm/salesforce"
@@ -118,10 +121,71 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 			return renderedReport{p.ID, p.Error, b.String()}, err
 		})
 	})
+	mux.HandleFunc("GET /holds", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, func() (any, error) { return h.holds.List(r.Context()) })
+	})
+	mux.HandleFunc("POST /holds/{number}", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, func() (any, error) {
+			return h.change(r, func(ctx context.Context, n phone.Number, c consentRequest) error {
+				return h.consents.Resolve(ctx, n, c.OptOut, c.Who, c.Why)
+			})
+		})
+	})
+	mux.HandleFunc("POST /consents/{number}", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, func() (any, error) {
+			return h.change(r, func(ctx context.Context, n phone.Number, c consentRequest) error {
+				state := consent.OptedIn
+				if c.OptOut {
+					state = consent.OptedOut
+				}
+				return h.consents.Set(ctx, n, state, consent.Admin, c.Who, c.Why)
+			})
+		})
+	})
+	mux.HandleFunc("GET /optouts", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		enc := json.NewEncoder(w)
+		for n, err := range h.ledger.Numbers(r.Context(), phone.Number{}) {
+			if err != nil {
+				h.log.Error("list of opt-outs ended early", "error", err)
+				panic(http.ErrAbortHandler)
+			}
+			if o, ok := connector.AsOptOut(n); ok {
+				_ = enc.Encode(o)
+			}
+		}
+	})
 	mux.HandleFunc("GET /history/{number}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, func() (any, error) { return h.history(r.Context(), r.PathValue("number")) })
 	})
 	return mux
+}
+
+// consentRequest is a change that a person makes at the command line.
+type consentRequest struct {
+	OptOut bool   `json:"opt_out"`
+	Who    string `json:"who"`
+	Why    string `json:"why"`
+}
+
+func (h *house) change(r *http.Request, fn func(context.Context, phone.Number, consentRequest) error) (numberHistory, error) {
+	var c consentRequest
+	if err := json.NewDecoder(io.LimitReader(r.Body, 1<<14)).Decode(&c); err != nil {
+		return numberHistory{}, err
+	}
+	n, err := phone.Parse(r.PathValue("number"), h.cfg.Consent.DefaultRegion)
+	if err != nil {
+		return numberHistory{}, err
+	}
+	if err := fn(r.Context(), n, c); err != nil {
+		return numberHistory{}, err
+	}
+	if h.cfg.Mode != config.Shadow {
+		if err := h.boxes.Flush(r.Context()); err != nil { // where no daemon runs, nobody else would
+			h.log.Warn("the boxes are not set yet", "error", err)
+		}
+	}
+	return h.history(r.Context(), n.String())
 }
 
 // report returns a pass; "latest" is the newest one that is kept.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/progress"
@@ -46,18 +48,34 @@ matching strategies of providers.`,
 	return c
 }
 
+// evaluateCorpus prints how heed reads a labelled file, and how the usual ways of matching do on the same lines.
 func evaluateCorpus(std stdio, path string) error {
-	f, err := os.Open(path)
+	raw, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	rep, err := reply.Evaluate(f, func(s string) reply.Verdict { return reply.Default().Classify(s).Verdict })
+	rep, err := reply.Evaluate(bytes.NewReader(raw), func(s string) reply.Verdict { return reply.Default().Classify(s).Verdict })
 	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if _, err := rep.WriteTo(std.Out); err != nil {
 		return err
 	}
-	_, err = rep.WriteTo(std.Out)
-	return err
+	fmt.Fprintln(std.Out, "\nthe held-out half, beside the usual ways of matching:")
+	tw := tabwriter.NewWriter(std.Out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(tw, "\tcaught\toutright\ttaken for opt-outs\theld\t")
+	line := func(name string, s reply.Score) {
+		fmt.Fprintf(tw, "%s\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f %%\t\n", name, 100*s.Caught(), 100*s.Recall(), 100*s.Rate("none", reply.OptOut), 100*s.Rate("none", reply.Hold))
+	}
+	line("heed", rep.HeldOut)
+	for _, b := range reply.Baselines {
+		other, err := reply.Evaluate(bytes.NewReader(raw), b.Classify)
+		if err != nil {
+			return err
+		}
+		line(b.Name, other.HeldOut)
+	}
+	return tw.Flush()
 }
 
 // progressBar shows a pass's progress on a terminal, and nothing elsewhere.

@@ -1,0 +1,74 @@
+package dropin
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/heed-sms/heed/connector"
+)
+
+// FuzzForm checks that whatever a form says, it is refused with a code, or it is one message that asks for nothing that
+// heed would leave out.
+func FuzzForm(f *testing.F) {
+	for _, s := range []string{
+		"To=%2B12065550142&From=%2B15550100000&Body=hello", "To=+1&Body=%ff", "To=1&MediaUrl=https://a.example/b&MediaUrl=x",
+		"To=1&Body=x&SendAt=&SendAt=2030-01-01", "To=whatsapp:%2B1&Body=x", "a;b", "%", "To=1&To=2&Body=x", "&&==&",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		form, err := parseForm(body)
+		if err == nil {
+			var s connector.Send
+			if s, err = parseSend(form); err == nil {
+				check(t, s, body)
+				return
+			}
+		}
+		e := errorOf(err)
+		if e.Status < 400 || e.Status >= 500 || e.Code < 20000 {
+			t.Errorf("%d %d", e.Status, e.Code)
+		}
+	})
+}
+
+func check(t *testing.T, s connector.Send, body string) {
+	t.Helper()
+	if s.To == "" || s.Body == "" && len(s.MediaURLs) == 0 || len(s.MediaURLs) > maxMedia || strings.Contains(s.To+s.From, ":") {
+		t.Errorf("%+v", s)
+	}
+	for _, v := range append([]string{s.To, s.From, s.Body}, s.MediaURLs...) {
+		if !utf8.ValidString(v) {
+			t.Errorf("%q is not UTF-8", v)
+		}
+	}
+	for _, u := range unsupported {
+		// A parameter with a value, in its plain spelling.
+		for part := range strings.SplitSeq(body, "&") {
+			if v, ok := strings.CutPrefix(part, u.name+"="); ok && v != "" {
+				t.Errorf("%s was ignored", u.name)
+			}
+		}
+	}
+}
+
+// FuzzQuery checks that a list can be asked for anything.
+func FuzzQuery(f *testing.F) {
+	for _, s := range []string{"", "PageSize=10&Page=1&PageToken=PASM0123456789abcdef0123456789abcdef", "DateSent%3E=2026-01-01", "DateSent%3C=x", "PageToken=P", "Page=99999999999"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		q, err := parseQuery(raw)
+		if err != nil {
+			if e := errorOf(err); e.Status != 400 {
+				t.Errorf("%d %d", e.Status, e.Code)
+			}
+			return
+		}
+		if q.size < 1 || q.size > maxPage || q.number < 0 || (q.token == "") != (q.id == "") {
+			t.Errorf("%+v", q)
+		}
+		_ = q.page(nil, "AC", true, true)
+	})
+}

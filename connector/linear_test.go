@@ -1,0 +1,557 @@
+package connector_test
+
+// Promise 2, checked as a history: once an opt-out is acknowledged, no message to that number is handed to a provider.
+//
+// Many clients use one heed at the same time while every step between a STOP's arrival and its answer, and between a
+// send's decision and its first byte, is delayed at random. What they did and saw is recorded with the moments at which
+// each operation began and ended, and porcupine looks for an order of the operations, number by number, that explains
+// all of it. There is none if a message was handed over, or a decision said "allow", after a STOP was acknowledged and
+// before a newer START took effect. Nor is there one if a send was refused while the number was open all the time.
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/heed-sms/heed/connector"
+	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/connector/ledger/journal"
+	"github.com/heed-sms/heed/connector/ledger/local"
+	"github.com/heed-sms/heed/connector/reply"
+	"github.com/heed-sms/heed/sms"
+	"github.com/heed-sms/heed/sms/phone"
+	"github.com/heed-sms/heed/sms/smstest"
+)
+
+func TestEveryHistoryOfStopsStartsAndSendsHasASequentialExplanation(t *testing.T) {
+	w := newWorld(t)
+	w.open(t.TempDir())
+	w.run(200, 50)
+	w.check()
+}
+
+// The kinds of operation in a history.
+const (
+	opStop   = "STOP"   // a STOP's webhook, until it is answered with 200
+	opStart  = "START"  // a START, from the phone's text until the time that the provider gave for it is in the ledger
+	opDecide = "decide" // POST /v1/decisions
+	opHand   = "hand"   // a message is handed over: a look at the request's context as it begins or as its first byte leaves
+	opRefuse = "refuse" // a send that was asked for and did not happen
+)
+
+// operation is one entry of a history. A STOP and a START change the number, the others look at it.
+type operation struct {
+	kind      string
+	number    phone.Number
+	client    int
+	call, ret int64 // moments by the world's clock; ret is 0 as long as nobody was told that it ended
+	at        int64 // of a STOP or START: its time in the ledger, which decides between the two
+	open      bool  // what a look saw
+
+	done chan struct{} // of a START: closed with ret
+}
+
+func (o *operation) String() string {
+	what := fmt.Sprintf("saw closed=%v", !o.open)
+	if o.kind == opStop || o.kind == opStart {
+		what = fmt.Sprintf("of %d", o.at)
+	}
+	return fmt.Sprintf("[%d, %d] client %d: %s %s", o.call, o.ret, o.client, o.kind, what)
+}
+
+// consentModel is the sequential specification of one number: the newest STOP and START by their times, of which the
+// later one counts. Package consent says the same in more words; what is checked here is that everybody sees it at once.
+var consentModel = porcupine.Model{
+	Partition: func(all []porcupine.Operation) [][]porcupine.Operation {
+		by := map[phone.Number][]porcupine.Operation{}
+		for _, o := range all {
+			n := o.Input.(*operation).number
+			by[n] = append(by[n], o)
+		}
+		var parts [][]porcupine.Operation
+		for _, p := range by {
+			parts = append(parts, p)
+		}
+		return parts
+	},
+	Init: func() any { return consentState{} },
+	Step: func(state, input, _ any) (bool, any) {
+		s, o := state.(consentState), input.(*operation)
+		switch o.kind {
+		case opStop:
+			s.stop = max(s.stop, o.at)
+		case opStart:
+			s.start = max(s.start, o.at)
+		default:
+			return o.open == s.open(), s
+		}
+		return true, s
+	},
+	DescribeOperation: func(input, _ any) string { return input.(*operation).String() },
+	DescribeState:     func(state any) string { return fmt.Sprintf("%+v", state) },
+}
+
+type consentState struct{ stop, start int64 }
+
+func (s consentState) open() bool { return s.stop == 0 || s.start > s.stop }
+
+// world is what outlives heed's process: the clients, the phones and the provider, the clock, and what was seen.
+type world struct {
+	t       *testing.T
+	phones  *smstest.Memory
+	numbers []phone.Number
+	seed    uint64
+	delays  delays
+	now     atomic.Int64
+	current atomic.Pointer[process]
+
+	finished atomic.Int64   // operations
+	kills    map[int64]bool // after how many operations the process dies
+	killer   chan struct{}
+
+	prevented atomic.Int64 // messages that were stopped on their way to the provider
+
+	mu     sync.Mutex
+	ops    []*operation
+	starts map[int64]*operation // by their time
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, phones: smstest.New(), seed: rand.Uint64(), starts: map[int64]*operation{}}
+	t.Logf("seed %d", w.seed)
+	w.phones.Now = w.Now
+	w.delays.rand = rand.New(rand.NewPCG(w.seed, 0))
+	for i := range 50 {
+		w.numbers = append(w.numbers, phone.FromUint64(12_065_550_100+uint64(i)))
+	}
+	return w
+}
+
+// tick returns the next moment. No two are the same, so times in the ledger never tie and intervals never touch.
+func (w *world) tick() int64 { return w.now.Add(1) }
+
+var worldBegan = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// Now is the clock of heed and of the provider: a millisecond, the precision of the ledger's times, a tick.
+func (w *world) Now() time.Time { return worldBegan.Add(time.Duration(w.tick()) * time.Millisecond) }
+
+func tickOf(t time.Time) int64 { return t.Sub(worldBegan).Milliseconds() }
+
+func (w *world) record(o *operation) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ops = append(w.ops, o)
+	if o.kind == opStart {
+		w.starts[o.at] = o
+	}
+}
+
+// run lets clients do a number of operations each, and returns when all are done.
+func (w *world) run(clients, operations int) {
+	var wg sync.WaitGroup
+	w.delays.join(clients)
+	for id := range clients {
+		wg.Go(func() {
+			defer w.delays.leave()
+			random := rand.New(rand.NewPCG(w.seed, uint64(id)+1))
+			for range operations {
+				p, n := w.process(), w.numbers[random.IntN(len(w.numbers))]
+				switch x := random.IntN(40); {
+				case x < 3:
+					p.textStop(id, n)
+				case x < 6:
+					p.textStart(id, n, x == 3)
+				case x < 12:
+					p.decide(id, n)
+				default:
+					p.send(id, n)
+				}
+				if w.kills[w.finished.Add(1)] {
+					w.killer <- struct{}{}
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// process returns the living process. While there is none it waits: connections are refused.
+func (w *world) process() *process {
+	for {
+		p := w.current.Load()
+		if !p.dead.Load() {
+			return p
+		}
+		<-p.replaced
+	}
+}
+
+// check looks for a sequential explanation, and shows the numbers that have none.
+func (w *world) check() {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	end := w.tick()
+	count := map[string]int{}
+	history := make([]porcupine.Operation, len(w.ops))
+	for i, o := range w.ops {
+		ret := o.ret
+		if ret == 0 {
+			ret = end
+			count["unknown"]++
+		}
+		history[i] = porcupine.Operation{ClientId: o.client, Input: o, Call: o.call, Return: ret}
+		count[o.kind]++
+	}
+	count["prevented"] = int(w.prevented.Load())
+	w.t.Logf("%d operations: %v", len(history), count)
+	for _, kind := range []string{opStop, opStart, opDecide, opHand, opRefuse, "prevented"} {
+		if count[kind] == 0 {
+			w.t.Errorf("no %s happened: the test tests too little", kind)
+		}
+	}
+	switch res := porcupine.CheckOperationsTimeout(consentModel, history, 30*time.Second); res {
+	case porcupine.Ok:
+		return
+	case porcupine.Unknown:
+		w.t.Fatal("the history could not be checked in time")
+	}
+	shown := 0
+	for _, part := range consentModel.Partition(history) {
+		res, info := porcupine.CheckOperationsVerbose(consentModel, part, 10*time.Second)
+		if res == porcupine.Ok {
+			continue
+		}
+		n := part[0].Input.(*operation).number
+		w.t.Errorf("the history of %s has no sequential explanation (%s)", n, res)
+		if shown++; shown > 1 {
+			continue // one is enough to read
+		}
+		path := filepath.Join(w.t.ArtifactDir(), "history-"+strings.TrimPrefix(n.String(), "+")+".html")
+		if err := porcupine.VisualizePath(consentModel, info, path); err != nil {
+			w.t.Error(err)
+		}
+		w.t.Logf("see %s, kept with go test -artifacts, or read:", path)
+		slices.SortFunc(part, func(a, b porcupine.Operation) int { return int(a.Call - b.Call) })
+		for _, o := range part {
+			w.t.Log(o.Input)
+		}
+	}
+}
+
+// process is one life of heed, from opening its data directory to its end.
+type process struct {
+	*world
+	dir      string
+	birth    []byte // the index as it was when the process began, where it began after a kill
+	ledger   *local.Ledger
+	gate     *connector.Gate
+	handler  http.Handler
+	dead     atomic.Bool   // whatever is answered from now on reaches nobody
+	replaced chan struct{} // closed when the next process serves
+	quit     func()        // ends what runs by itself
+}
+
+// open starts a process on a data directory, without letting clients in when there is one before it.
+func (w *world) open(dir string) *process {
+	w.t.Helper()
+	birth, err := os.ReadFile(filepath.Join(dir, "index.db"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		w.t.Fatal(err)
+	}
+	l, err := local.Open(dir, local.Options{Now: w.Now, Journal: journal.Options{BallastBytes: -1, SegmentBytes: 256 << 10}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	p := &process{world: w, dir: dir, birth: birth, ledger: l, replaced: make(chan struct{})}
+	log := slog.New(slog.DiscardHandler)
+	accounts := connector.Accounts{{Name: "main", Provider: line{w.phones, p}}}
+	steps, m := steps{l, p}, connector.NewMetrics(l, "test")
+	p.gate = &connector.Gate{Ledger: steps, Accounts: accounts, Region: "US", Metrics: m, Log: log, Now: w.Now}
+	inbox := &connector.Inbox{Ledger: steps, Accounts: accounts, Replies: reply.Default(), Metrics: m, Log: log, Now: w.Now}
+	times := &connector.Times{Ledger: steps, Accounts: accounts, Log: log, Now: w.Now}
+	p.handler = (&connector.Server{Inbox: inbox, Gate: p.gate, Ledger: steps, Metrics: m, Log: log, Now: w.Now, Public: "https://sms.example.com",
+		Keys: []connector.Key{{Name: "reader", SHA256: sha256.Sum256([]byte("k-read")), May: []connector.Right{connector.MayRead}}}}).PublicHandler()
+
+	stopGate := p.gate.Start()
+	stopSlow := l.Watch(func(phone.Number, consent.Decision) { w.delays.dawdle() }) // sometimes before the gate's, sometimes after
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-l.OwedSignal(ledger.OweTime):
+				case <-ctx.Done():
+					return
+				}
+				if err := times.Flush(ctx); err != nil && ctx.Err() == nil {
+					w.t.Errorf("ask for the time of a START: %v", err)
+				}
+			}
+		})
+	}
+	p.quit = func() { cancel(); wg.Wait(); stopGate(); stopSlow() }
+	w.t.Cleanup(func() {
+		p.quit()
+		if err := l.Close(); err != nil {
+			w.t.Error(err)
+		}
+	})
+	w.current.CompareAndSwap(nil, p)
+	return p
+}
+
+// saw records a look, unless the process died before anybody could learn of it.
+func (p *process) saw(kind string, client int, n phone.Number, call int64, open bool) {
+	o := &operation{kind: kind, number: n, client: client, call: call, ret: p.tick(), open: open}
+	if !p.dead.Load() {
+		p.record(o)
+	}
+}
+
+func (p *process) post(ctx context.Context, path string, h http.Header, body string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("POST", path, strings.NewReader(body)).WithContext(ctx)
+	r.Header = h
+	rec := httptest.NewRecorder()
+	p.handler.ServeHTTP(rec, r)
+	return rec
+}
+
+// underOperation is the context key of the STOP that a webhook brings.
+type underOperation struct{}
+
+func (p *process) textStop(client int, n phone.Number) {
+	o := &operation{kind: opStop, number: n, client: client, call: p.tick()}
+	hook := p.phones.Text(n.String(), sender, "STOP", sms.FlagNone)
+	rec := p.post(context.WithValue(context.Background(), underOperation{}, o), "/webhooks/main", hook.Header, string(hook.Body))
+	if ret := p.tick(); rec.Code == http.StatusOK && !p.dead.Load() {
+		o.ret = ret
+	}
+	if o.at != 0 { // else it never reached the ledger
+		p.record(o)
+	}
+}
+
+// textStart is a START whose webhook carries its time, as with some vendors, or else leaves it to be asked for.
+func (p *process) textStart(client int, n phone.Number, ask bool) {
+	o := &operation{kind: opStart, number: n, client: client, call: p.tick(), done: make(chan struct{})}
+	hook := p.phones.Text(n.String(), sender, "START", sms.FlagNone)
+	told, err := p.phones.Webhook(hook)
+	if err != nil {
+		p.t.Error(err)
+		return
+	}
+	in, err := p.phones.FindInbound(context.Background(), told[0].(sms.Inbound).ProviderID)
+	if err != nil {
+		p.t.Error(err)
+		return
+	}
+	if !ask {
+		hook = p.phones.Sign(in)
+	}
+	o.at = tickOf(in.At)
+	p.record(o) // first: it may take effect before its webhook is answered
+	rec := p.post(context.Background(), "/webhooks/main", hook.Header, string(hook.Body))
+	switch {
+	case rec.Code != http.StatusOK:
+	case ask:
+		select {
+		case <-o.done:
+		case <-p.replaced:
+		}
+	default:
+		p.started(o.at, p.tick())
+	}
+}
+
+// started ends the START of a certain time, unless the process died before.
+func (p *process) started(at, ret int64) {
+	if p.dead.Load() {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if o := p.starts[at]; o.ret == 0 {
+		o.ret = ret
+		close(o.done)
+	}
+}
+
+func (p *process) decide(client int, n phone.Number) {
+	call := p.tick()
+	rec := p.post(context.Background(), "/v1/decisions", http.Header{"Authorization": {"Bearer k-read"}}, `{"numbers":["`+n.String()+`"]}`)
+	allow := strings.Contains(rec.Body.String(), `"decision":"allow","reason":"ok"`)
+	if !allow && !strings.Contains(rec.Body.String(), `"decision":"block","reason":"opted_out"`) {
+		p.t.Errorf("decision: HTTP %d %s", rec.Code, rec.Body)
+	}
+	p.saw(opDecide, client, n, call, allow)
+}
+
+func (p *process) send(client int, n phone.Number) {
+	call := p.tick()
+	m, _, err := p.gate.Send(context.Background(), connector.Send{To: n.String(), Body: strconv.Itoa(client)})
+	switch {
+	case err != nil:
+		p.t.Errorf("send: %v", err)
+	case m.Status == ledger.StatusSent, m.Status == ledger.StatusUnknown: // the provider has recorded it
+	case m.Status == ledger.StatusBlocked && m.Decision.Reason == consent.ReasonOptedOut, m.Status == ledger.StatusFailed: // failed: a START followed the STOP at once
+		p.saw(opRefuse, client, n, call, false)
+	default:
+		p.t.Errorf("a send became %s, %+v", m.Status, m.Decision)
+	}
+}
+
+// line is the provider as one process reaches it: sends are looked at and delayed, the rest is the provider's.
+type line struct {
+	*smstest.Memory
+	p *process
+}
+
+// Send looks twice at whether the request is still wanted: as it begins and as its first byte leaves.
+func (l line) Send(ctx context.Context, m sms.Message) (sms.Receipt, error) {
+	n, err := phone.ParseE164(m.To)
+	client, nan := strconv.Atoi(m.Body)
+	if err = errors.Join(err, nan); err != nil {
+		l.p.t.Error(err)
+	}
+	for look := range 2 {
+		for range 3 * look { // time for a STOP
+			l.p.delays.pause()
+		}
+		call := l.p.tick()
+		if ctx.Err() != nil {
+			l.p.prevented.Add(1)
+			return sms.Receipt{}, &sms.Error{Class: sms.Throttled, Text: "not sent", Err: context.Cause(ctx)}
+		}
+		l.p.saw(opHand, client, n, call, true)
+	}
+	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.WroteHeaders != nil {
+		trace.WroteHeaders()
+	}
+	l.p.delays.pause()
+	if l.p.delays.roll(8) || ctx.Err() != nil {
+		return sms.Receipt{}, &sms.Error{Class: sms.Unknown, Text: "the answer was lost"}
+	}
+	return l.Memory.Send(context.WithoutCancel(ctx), m)
+}
+
+// steps is the ledger with delays before and after whatever the live path asks of it.
+type steps struct {
+	ledger.Ledger
+	p *process
+}
+
+func (s steps) Append(ctx context.Context, events ...ledger.Event) ([]ledger.Receipt, error) {
+	if t := events[0].Timed; t != nil { // a client waits for this
+		s.p.delays.dawdle()
+		receipts, err := s.Ledger.Append(ctx, events...)
+		if ret := s.p.tick(); err == nil {
+			s.p.started(tickOf(t.SentAt), ret)
+		}
+		return receipts, err
+	}
+	s.p.delays.pause()
+	defer s.p.delays.pause()
+	if o, ok := ctx.Value(underOperation{}).(*operation); ok {
+		o.at = tickOf(events[0].At)
+	}
+	return s.Ledger.Append(ctx, events...)
+}
+
+func (s steps) Open(ctx context.Context, m ledger.Message, floor consent.Decision) (ledger.Message, bool, error) {
+	s.p.delays.pause()
+	defer s.p.delays.pause()
+	return s.Ledger.Open(ctx, m, floor)
+}
+
+func (s steps) Decide(n phone.Number) consent.Decision {
+	s.p.delays.pause()
+	defer s.p.delays.pause()
+	return s.Ledger.Decide(n)
+}
+
+// delays makes goroutines wait at random: not at all, for some turns of the scheduler, or until others have passed.
+type delays struct {
+	mu     sync.Mutex
+	rand   *rand.Rand
+	active int
+	parked []chan struct{}
+}
+
+func (d *delays) join(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.active += n
+}
+
+// leave says that one of those who wake others is gone.
+func (d *delays) leave() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.active--
+	for _, c := range d.parked {
+		close(c)
+	}
+	d.parked = nil
+}
+
+func (d *delays) roll(n int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rand.IntN(n) == 0
+}
+
+func (d *delays) pause() {
+	d.mu.Lock()
+	if n := len(d.parked); n > 0 && d.rand.IntN(2) == 0 {
+		i := d.rand.IntN(n)
+		close(d.parked[i])
+		d.parked = slices.Delete(d.parked, i, i+1)
+	}
+	var wait chan struct{}
+	turns := 0
+	switch x := d.rand.IntN(8); {
+	case x == 0 && len(d.parked)+1 < d.active: // somebody is left who will come by here, or leave
+		wait = make(chan struct{})
+		d.parked = append(d.parked, wait)
+	case x < 4:
+		turns = 1 + d.rand.IntN(32)
+	}
+	d.mu.Unlock()
+	if wait != nil {
+		<-wait
+	}
+	for range turns {
+		runtime.Gosched()
+	}
+}
+
+// dawdle is pause for those whom others wait for.
+func (d *delays) dawdle() {
+	d.mu.Lock()
+	turns := max(0, d.rand.IntN(64)-32)
+	d.mu.Unlock()
+	for range turns {
+		runtime.Gosched()
+	}
+}

@@ -37,6 +37,9 @@ type Boxes struct {
 const (
 	claimSize  = 500 // numbers taken at a time: a few full CRM calls
 	parkedWait = 6 * time.Hour
+	// writeTimeout bounds one batch, so that a CRM that hangs does not keep the others' boxes waiting. A write that was
+	// made all the same is made again, which is harmless.
+	writeTimeout = 90 * time.Second
 )
 
 // Run does owed work as it comes, until ctx ends.
@@ -162,14 +165,17 @@ func (b *Boxes) write(ctx context.Context, c CRM, writes map[crm.Key]crm.Write, 
 	}
 	// A fixed order: neighbouring records share their locks in the CRM.
 	slices.SortFunc(list, func(x, y crm.Write) int { return compareKeys(x.Key, y.Key) })
-	var results []crm.Result
 	if until := b.pausedUntil(c.Name); until > 0 {
 		for _, w := range list {
-			results = append(results, crm.Result{Key: w.Key, Err: &crm.Error{Class: crm.RetryLater, RetryAfter: until, Text: "waiting for the CRM to be available again"}})
+			for _, it := range needs[w.Key] {
+				it.retry, it.after, it.note = true, max(it.after, until), "waiting for the CRM to be available again"
+			}
 		}
-	} else {
-		results = c.Directory.Write(ctx, list)
+		return
 	}
+	wctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	results := c.Directory.Write(wctx, list)
 	written := map[bool][]crm.Key{}
 	var gone []crm.Key
 	for i, r := range results {
@@ -198,7 +204,7 @@ func (b *Boxes) write(ctx context.Context, c CRM, writes map[crm.Key]crm.Write, 
 		b.Metrics.wrote(c.Name, res.Class)
 		for _, it := range needs[w.Key] {
 			it.results = append(it.results, res)
-			if res.Class == string(crm.RetryNow) || res.Class == string(crm.RetryLater) || res.Class == string(crm.Gone) {
+			if res.Class == string(crm.RetryNow) || res.Class == string(crm.RetryLater) {
 				it.retry, it.after, it.note = true, max(it.after, after), res.Text
 			}
 		}
@@ -224,7 +230,7 @@ func (b *Boxes) finish(ctx context.Context, intents []*intent) error {
 	now := b.Now().UTC()
 	for _, it := range intents {
 		progress := slices.ContainsFunc(it.results, func(r ledger.WriteResult) bool {
-			return r.Class == "" || r.Class == string(crm.Park) || r.Class == string(crm.Bug)
+			return r.Class != string(crm.RetryNow) && r.Class != string(crm.RetryLater)
 		})
 		if it.retry && !progress {
 			continue // nothing to record: it is tried again

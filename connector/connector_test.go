@@ -283,6 +283,143 @@ func TestAnAwayCRMDelaysTheBoxesButNeitherLosesNorHammers(t *testing.T) {
 	}
 }
 
+func TestWorkThatComesDuringAnOutageDoesNotProlongIt(t *testing.T) {
+	r := newRig(t)
+	clock := time.Now()
+	r.boxes.Now = func() time.Time { return clock }
+	r.crm.Fail(&crm.Error{Class: crm.RetryLater, Status: 503, RetryAfter: 10 * time.Second})
+	first := r.person("Contact", "+12065550100", false)
+	r.text(phone.MustParse("+12065550100"), "STOP")
+	r.flush()
+	r.crm.Fail(nil)
+	for i := range 9 { // STOPs keep coming while heed waits
+		clock = clock.Add(time.Second)
+		n := phone.FromUint64(12_065_550_101 + uint64(i))
+		r.person("Contact", n.String(), false)
+		r.text(n, "STOP")
+		r.flush()
+	}
+	if r.ticked(first) {
+		t.Fatal("written although the CRM asked for ten seconds")
+	}
+	clock = clock.Add(2 * time.Second)
+	last := r.person("Contact", "+12065550199", false)
+	r.text(phone.MustParse("+12065550199"), "STOP")
+	r.flush()
+	if !r.ticked(last) {
+		t.Error("still waiting after the time that the CRM asked for")
+	}
+}
+
+func TestARecordThatIsGoneIsNotOwedForEver(t *testing.T) {
+	r := newRig(t)
+	r.text(ada, "STOP")
+	r.flush()
+	ghost := r.crm.Ghost("Contact")
+	if _, err := r.ledger.Append(t.Context(), ledger.Event{Kind: ledger.KindCorrection, At: time.Now(), Number: ada,
+		Correction: &ledger.Correction{Pass: "p", CRM: "org", Record: &ghost, Cause: "unticked", Action: "tick", Result: "pending"}}); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := r.owed(); n != 1 {
+		t.Fatalf("owed %d", n)
+	}
+	r.flush()
+	if n, _ := r.owed(); n != 0 {
+		t.Errorf("owed %d: a record that is gone has no box", n)
+	}
+}
+
+func TestAnUnreadableMirrorRefusesWithoutBurningTheKey(t *testing.T) {
+	r := newRig(t)
+	for _, k := range []*crm.Key{{Object: "Contact"}, {ID: "003"}} {
+		var in *connector.InputError
+		if _, _, err := r.gate.Send(t.Context(), connector.Send{To: ada.String(), Body: "x", Record: k}); !errors.As(err, &in) || in.Field != "record" {
+			t.Errorf("%v: %v", k, err)
+		}
+	}
+}
+
+func TestAQueuedMessageIsDecidedAgainWhenItIsSent(t *testing.T) {
+	r := newRig(t)
+	q := &connector.Queue{Ledger: r.ledger, Gate: r.gate, Accounts: r.gate.Accounts, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	put := func(n phone.Number, key string) ledger.Message {
+		m, _, err := r.gate.Send(t.Context(), connector.Send{Caller: "x", Key: key, To: n.String(), Body: "hello", Deferred: true, SameKey: true})
+		if err != nil || m.Status != ledger.StatusQueued || r.provider.Attempts() != 0 {
+			t.Fatalf("%+v %v", m, err)
+		}
+		return m
+	}
+	eve := phone.MustParse("+12065550143")
+	mine, hers := put(ada, "1"), put(eve, "2")
+	if again, existed, err := r.gate.Send(t.Context(), connector.Send{Caller: "x", Key: "2", To: eve.String(), Body: "other words", Deferred: true, SameKey: true}); err != nil || !existed || again.ID != hers.ID {
+		t.Errorf("a repetition with newer values: %+v %v %v", again, existed, err)
+	}
+	r.text(ada, "STOP")
+	for range 2 {
+		if err := q.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := r.ledger.Message(t.Context(), mine.ID)
+	if err != nil || got.Status != ledger.StatusBlocked || got.Decision.Reason != consent.ReasonOptedOut {
+		t.Errorf("%+v %v", got, err)
+	}
+	got, err = r.ledger.Message(t.Context(), hers.ID)
+	if err != nil || got.Status != ledger.StatusSent || r.provider.Attempts() != 1 {
+		t.Errorf("%+v %v, %d attempts", got, err, r.provider.Attempts())
+	}
+}
+
+func TestACrashAroundAQueuedSendNeitherLosesNorRepeatsIt(t *testing.T) {
+	r := newRig(t)
+	q := &connector.Queue{Ledger: r.ledger, Gate: r.gate, Accounts: r.gate.Accounts, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	waiting, _, err := r.gate.Send(t.Context(), connector.Send{To: ada.String(), Body: "hello", Deferred: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun, _, err := r.gate.Send(t.Context(), connector.Send{To: "+12065550143", Body: "hello", Deferred: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// heed died here: one attempt is recorded as begun, the other one is not.
+	if _, err := r.ledger.Append(t.Context(), ledger.Event{Kind: ledger.KindStarted, ID: "start/" + begun.ID, At: time.Now(), Number: begun.To,
+		Started: &ledger.Started{Message: begun.ID, Of: 2}}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.gate.Abandoned(t.Context(), time.Now().Add(time.Second)); err != nil || n != 1 {
+		t.Fatalf("%d %v", n, err)
+	}
+	if err := q.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]ledger.Status{waiting.ID: ledger.StatusSent, begun.ID: ledger.StatusUnknown} {
+		if m, err := r.ledger.Message(t.Context(), id); err != nil || m.Status != want {
+			t.Errorf("%s, want %s (%v)", m.Status, want, err)
+		}
+	}
+	if r.provider.Attempts() != 1 {
+		t.Errorf("%d attempts", r.provider.Attempts())
+	}
+}
+
+func TestABusyProviderIsAskedAgainForWhatIsQueued(t *testing.T) {
+	r := newRig(t)
+	q := &connector.Queue{Ledger: r.ledger, Gate: r.gate, Accounts: r.gate.Accounts, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	var waits []time.Duration
+	r.gate.Wait = func(_ context.Context, d time.Duration) bool { waits = append(waits, d); return true }
+	r.provider.FailNext(&sms.Error{Class: sms.Throttled, Status: 429}, &sms.Error{Class: sms.Throttled, Status: 429, RetryAfter: time.Minute})
+	m, _, err := r.gate.Send(t.Context(), connector.Send{To: ada.String(), Body: "hello", Deferred: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.ledger.Message(t.Context(), m.ID); err != nil || got.Status != ledger.StatusSent || r.provider.Attempts() != 3 || len(waits) != 2 || waits[1] < time.Minute {
+		t.Errorf("%+v %v, %d attempts, waited %v", got, err, r.provider.Attempts(), waits)
+	}
+}
+
 func TestTheSameWebhookFiftyTimesAtOnceHasOneEffect(t *testing.T) {
 	r := newRig(t)
 	w := r.provider.Text(ada.String(), sender, "STOP", sms.FlagNone)
@@ -504,7 +641,7 @@ func TestWhatAnAbandonedSendBecomesAtTheNextStart(t *testing.T) {
 		t.Fatal(m, err)
 	}
 	for want := 1; want >= 0; want-- {
-		if n, err := r.gate.Abandoned(t.Context()); err != nil || n != want {
+		if n, err := r.gate.Abandoned(t.Context(), time.Now().Add(time.Second)); err != nil || n != want {
 			t.Fatalf("%d, %v, want %d", n, err, want)
 		}
 	}

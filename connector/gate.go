@@ -38,6 +38,8 @@ type Gate struct {
 	Metrics   *Metrics
 	Log       *slog.Logger
 	Now       func() time.Time
+	// Wait waits before a busy provider is asked again, and reports whether ctx let it; nil waits in real time.
+	Wait func(ctx context.Context, d time.Duration) bool
 
 	lanes lanes
 }
@@ -54,6 +56,11 @@ type Send struct {
 	Campaign  string
 	Purpose   string
 	Record    *crm.Key // the CRM record that the message is for
+	Ticked    bool     // the caller says that the record's box is ticked
+	// Deferred answers the caller once the decision is on disk, and sends afterwards. The decision is taken again then.
+	Deferred bool
+	// SameKey says that the key alone names the message: a repetition may carry other words for the same thing.
+	SameKey bool
 }
 
 // MaxBody is the longest text, in characters, that a provider takes as one message (Twilio's limit).
@@ -82,7 +89,7 @@ func (g *Gate) Start() (stop func()) {
 // before; nothing is sent then.
 //
 // Errors: *InputError; ledger.ErrKeyReused; or ledger.ErrUnavailable, which means that nothing was sent.
-func (g *Gate) Send(ctx context.Context, s Send) (_ ledger.Message, existed bool, _ error) {
+func (g *Gate) Send(ctx context.Context, s Send) (m ledger.Message, existed bool, _ error) {
 	a, ok := g.Accounts.Find(s.Account)
 	switch {
 	case !ok:
@@ -91,29 +98,40 @@ func (g *Gate) Send(ctx context.Context, s Send) (_ ledger.Message, existed bool
 		return ledger.Message{}, false, &InputError{"to", "is missing"}
 	case s.Body == "" && len(s.MediaURLs) == 0:
 		return ledger.Message{}, false, &InputError{"body", "is missing"}
+	case strings.TrimSpace(s.Body) == "" && len(s.MediaURLs) == 0:
+		return ledger.Message{}, false, &InputError{"body", "is only white space"}
 	case utf8.RuneCountInString(s.Body) > MaxBody:
 		return ledger.Message{}, false, &InputError{"body", fmt.Sprintf("is longer than %d characters", MaxBody)}
 	case len(s.Key) > 255:
 		return ledger.Message{}, false, &InputError{"Idempotency-Key", "is longer than 255 characters"}
 	}
-	m := ledger.Message{
+	m = ledger.Message{
 		ID: newID("msg"), Caller: s.Caller, ToRaw: s.To, From: s.From, Body: s.Body, MediaURLs: s.MediaURLs,
 		Account: a.Name, Campaign: s.Campaign, Purpose: s.Purpose, Record: s.Record, CreatedAt: g.Now().UTC(),
 	}
-	m.Fingerprint = fingerprint(s)
+	m.Fingerprint, m.Deferred = fingerprint(s), s.Deferred
 	if s.Key != "" {
 		m.Key = eventID("key", s.Caller, hashHex(s.Key))
+		if s.SameKey {
+			m.Fingerprint = m.Key
+		}
 	}
-	floor := g.floor(ctx, &m)
+	floor, err := g.floor(ctx, &m)
+	if err != nil {
+		return ledger.Message{}, false, err
+	}
+	if s.Ticked && floor.Verdict == consent.Allow {
+		floor = g.Policy.Apply(consent.Decision{Verdict: consent.Block, Reason: consent.CRMOptOut})
+	}
 	// Once it is asked for, a decision is recorded even if the caller hangs up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
 	defer cancel()
-	m, existed, err := g.Ledger.Open(ctx, m, floor)
+	m, existed, err = g.Ledger.Open(ctx, m, floor)
 	if err != nil || existed {
 		return m, existed, err
 	}
 	g.Metrics.decided(m.Decision)
-	if m.Status != ledger.StatusQueued {
+	if m.Status != ledger.StatusQueued || m.Deferred {
 		return m, false, nil
 	}
 	return g.dispatch(ctx, a, m), false, nil
@@ -125,29 +143,69 @@ const sendTimeout = 60 * time.Second
 
 // floor is what the gate knows beside the number's state: whether it is a number, and whether the named record's box
 // is ticked.
-func (g *Gate) floor(ctx context.Context, m *ledger.Message) consent.Decision {
+//
+// A record that the mirror does not have says nothing: it may be too new for it, and its number decides.
+func (g *Gate) floor(ctx context.Context, m *ledger.Message) (consent.Decision, error) {
+	allow := consent.Decision{Verdict: consent.Allow, Reason: consent.OK}
+	ticked := false
+	if m.Record != nil {
+		if m.Record.Object == "" || m.Record.ID == "" {
+			return allow, &InputError{"record", "needs object and id"}
+		}
+		var bad error
+		known := false
+		for _, c := range g.CRMs {
+			key := *m.Record
+			if canon, ok := c.Directory.(crm.Canonicalizer); ok {
+				var err error
+				if key, err = canon.Canonical(key); err != nil {
+					bad = err
+					continue
+				}
+			}
+			known = true
+			records, err := g.Ledger.Mirror(c.Name).Get(ctx, []crm.Key{key})
+			if err != nil {
+				return allow, fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
+			}
+			ticked = ticked || len(records) > 0 && records[0].OptedOut
+		}
+		if !known && bad != nil {
+			return allow, &InputError{"record", bad.Error()}
+		}
+	}
 	n, err := phone.Parse(m.ToRaw, g.Region)
 	if err != nil {
-		return consent.Decision{Verdict: consent.Block, Reason: consent.InvalidNumber}
+		return consent.Decision{Verdict: consent.Block, Reason: consent.InvalidNumber}, nil
 	}
 	m.To, m.ToRaw = n, ""
-	if m.Record == nil {
-		return consent.Decision{Verdict: consent.Allow, Reason: consent.OK}
+	if ticked {
+		return g.Policy.Apply(consent.Decision{Verdict: consent.Block, Reason: consent.CRMOptOut}), nil
 	}
-	for _, c := range g.CRMs {
-		records, err := g.Ledger.Mirror(c.Name).Get(ctx, []crm.Key{*m.Record})
-		if err != nil {
-			return consent.Decision{Verdict: consent.Block, Reason: consent.Unavailable}
-		}
-		if len(records) > 0 && records[0].OptedOut {
-			return g.Policy.Apply(consent.Decision{Verdict: consent.Block, Reason: consent.CRMOptOut})
-		}
-	}
-	return consent.Decision{Verdict: consent.Allow, Reason: consent.OK}
+	return allow, nil
 }
 
-// dispatch makes the one attempt to hand an allowed message to the provider, and records what came of it.
+// dispatch makes the one attempt to hand an allowed message to the provider, and records what came of it. Where the
+// provider proved that it did not take a deferred message because it was busy, it is asked again.
 func (g *Gate) dispatch(ctx context.Context, a Account, m ledger.Message) ledger.Message {
+	wait := g.Wait
+	if wait == nil {
+		wait = sleep
+	}
+	for try := 1; ; try++ {
+		out, again := g.attempt(ctx, a, m)
+		if !m.Deferred || again == 0 || try == maxTries || !wait(ctx, max(again, backoff(try))) {
+			return g.settle(ctx, m, out)
+		}
+	}
+}
+
+// maxTries bounds how often a busy provider is asked to take one deferred message.
+const maxTries = 6
+
+// attempt asks the provider once. again is not 0 if the provider was busy and proved that it took nothing: how long it
+// wants to be left alone, at least a moment.
+func (g *Gate) attempt(ctx context.Context, a Account, m ledger.Message) (_ ledger.Outcome, again time.Duration) {
 	began := g.Now().UTC()
 	out := ledger.Outcome{Message: m.ID, StartedAt: began}
 	lane, leave := g.lanes.enter(ctx, m.To)
@@ -156,7 +214,7 @@ func (g *Gate) dispatch(ctx context.Context, a Account, m ledger.Message) ledger
 	if d := ledger.Exempt(m, g.Ledger.Decide(m.To)); d.Verdict != consent.Allow {
 		leave()
 		out.Status, out.Decision = ledger.InitialStatus(d), d
-		return g.settle(ctx, m, out)
+		return out, 0
 	}
 	msg := sms.Message{To: m.To.String(), From: m.From, Body: m.Body, MediaURLs: m.MediaURLs}
 	if g.PublicURL != "" {
@@ -183,6 +241,12 @@ func (g *Gate) dispatch(ctx context.Context, a Account, m ledger.Message) ledger
 		}
 	case class == sms.Unknown:
 		out.Status, out.Error = ledger.StatusUnknown, "the provider gave no clear answer; it may have been sent"
+	case class == sms.Throttled:
+		out.Status, out.Error = ledger.StatusFailed, err.Error()
+		again = time.Millisecond
+		if pe != nil {
+			again = max(again, pe.RetryAfter)
+		}
 	default:
 		out.Status, out.Error = ledger.StatusFailed, err.Error()
 	}
@@ -192,7 +256,7 @@ func (g *Gate) dispatch(ctx context.Context, a Account, m ledger.Message) ledger
 	if err != nil {
 		g.Log.Warn("send did not succeed", "message", m.ID, "to", m.To, "status", out.Status, "error", err)
 	}
-	return g.settle(ctx, m, out)
+	return out, again
 }
 
 // settle records an outcome. If that fails the message stays open in the ledger, and becomes unknown at the next
@@ -213,14 +277,16 @@ func (g *Gate) settle(ctx context.Context, m ledger.Message, out ledger.Outcome)
 
 // Abandoned turns every message that was allowed but has no outcome into an unknown one. It runs once at the start,
 // before the gate opens: whoever was sending them is gone, and nobody knows how far they got.
-func (g *Gate) Abandoned(ctx context.Context) (int, error) {
+//
+// While the daemon runs it is called again for messages of some age, whose outcome could not be recorded.
+func (g *Gate) Abandoned(ctx context.Context, before time.Time) (int, error) {
 	n := 0
 	for m, err := range g.Ledger.Unsettled(ctx) {
 		if err != nil {
 			return n, err
 		}
-		if m.Status != ledger.StatusQueued {
-			continue
+		if m.Status != ledger.StatusQueued || m.Deferred && !m.Started || m.CreatedAt.After(before) {
+			continue // known to be unknown, or still waiting in the queue
 		}
 		e := ledger.Event{Kind: ledger.KindOutcome, ID: "out/" + m.ID, At: g.Now().UTC(), Number: m.To, Outcome: &ledger.Outcome{
 			Message: m.ID, Status: ledger.StatusUnknown, Error: "heed stopped while it was being sent; it may have been sent",
@@ -263,6 +329,9 @@ func (g *Gate) Decide(input string) Decision {
 	}
 	return Decision{Input: input, Number: n, Decision: g.Ledger.Decide(n)}
 }
+
+// Abort ends the waiting for providers' answers, for a shutdown that cannot wait. What was on its way becomes unknown.
+func (g *Gate) Abort() { g.lanes.abort() }
 
 // lanes know which requests to providers are under way, by number.
 type lanes struct {
@@ -315,6 +384,17 @@ func (ls *lanes) stop(n phone.Number) {
 	for _, l := range ls.open[n] {
 		if !l.written {
 			l.stop(errStopped)
+		}
+	}
+}
+
+// abort cancels every request, whatever has left.
+func (ls *lanes) abort() {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for _, open := range ls.open {
+		for _, l := range open {
+			l.stop(context.Canceled)
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -55,7 +57,7 @@ func (in *Inbox) Receive(ctx context.Context, account string, r sms.Webhook, mes
 			e := in.inbound(a, t)
 			e.Inbound.Via = ledger.ViaWebhook
 			e.Inbound.Raw, e.Inbound.RawBase64 = verbatim(r.Body)
-			e.Inbound.Signature = r.Header.Get("X-Twilio-Signature")
+			e.Inbound.Signature = proof(r.Header)
 			events = append(events, e)
 		case sms.Status:
 			events = append(events, in.status(account, t, message))
@@ -148,6 +150,18 @@ func (in *Inbox) quarantine(account string, r sms.Webhook, why error) ledger.Eve
 		Kind: ledger.KindQuarantine, At: in.Now().UTC(),
 		Quarantine: &ledger.Quarantine{Account: account, Raw: raw, Base64: enc, Reason: strings.ToValidUTF8(why.Error(), "?")},
 	}
+}
+
+// proof returns the headers that carry a provider's signature, as evidence.
+func proof(h http.Header) string {
+	var out []string
+	for name, values := range h {
+		if strings.Contains(strings.ToLower(name), "signature") {
+			out = append(out, name+": "+strings.Join(values, ", "))
+		}
+	}
+	slices.Sort(out)
+	return strings.ToValidUTF8(strings.Join(out, "\n"), "?")
 }
 
 // verbatim returns a body so that it survives JSON unchanged.

@@ -127,6 +127,14 @@ func (m *Metrics) PassEnded(p ledger.Pass) {
 	m.passes.WithLabelValues(p.Kind, result).Inc()
 }
 
+// PassedBefore seeds the time of the last complete pass of a kind from an earlier run's report, so that an alarm on its
+// age works from the start.
+func (m *Metrics) PassedBefore(kind string, at time.Time) {
+	if m != nil && !at.IsZero() {
+		m.lastPass.WithLabelValues(kind).Set(float64(at.UnixMilli()) / 1000)
+	}
+}
+
 // ledgerCollector reads the ledger's counts at each scrape.
 type ledgerCollector struct{ l ledger.Ledger }
 
@@ -176,7 +184,7 @@ func (c ledgerCollector) Collect(ch chan<- prometheus.Metric) {
 	for state, n := range s.Numbers {
 		gauge(dNumbers, float64(n), state)
 	}
-	for _, kind := range []ledger.OwedKind{ledger.OweBoxes, ledger.OweTime, ledger.OweAnswer, ledger.OweHold, ledger.OweTell} {
+	for _, kind := range []ledger.OwedKind{ledger.OweBoxes, ledger.OweTime, ledger.OweAnswer, ledger.OweHold, ledger.OweTell, ledger.OweSend} {
 		gauge(dOwed, float64(s.Owed[kind]), string(kind))
 	}
 	gauge(dParked, float64(s.Parked))

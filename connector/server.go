@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -57,6 +58,8 @@ type Server struct {
 	Now      func() time.Time
 	// Ready returns why heed is not ready, beside the ledger's own health; nil if it is.
 	Ready func() error
+
+	refusedAt atomic.Int64 // when a refused webhook was logged last, Unix seconds
 }
 
 const (
@@ -82,7 +85,7 @@ func (s *Server) PublicHandler() http.Handler {
 	mux.Handle("GET /v1/holds", s.authorized(MayAdmin, 0, s.holds))
 	mux.Handle("POST /v1/holds/{number}", s.authorized(MayAdmin, maxSend, s.resolve))
 	mux.HandleFunc("GET /healthz", s.healthz)
-	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /readyz", s.readyz(false))
 	return s.guard(mux)
 }
 
@@ -90,7 +93,7 @@ func (s *Server) PublicHandler() http.Handler {
 func (s *Server) AdminHandler(extra func(mux *http.ServeMux)) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.healthz)
-	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /readyz", s.readyz(true))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics.registry, promhttp.HandlerOpts{Registry: s.Metrics.registry, EnableOpenMetrics: true}))
 	if extra != nil {
 		extra(mux)
@@ -181,13 +184,25 @@ func (s *Server) webhook(w http.ResponseWriter, r *http.Request) {
 			result = "forbidden"
 		}
 		s.Metrics.webhook(label, result, 0)
-		s.Log.Warn("webhook not accepted", "account", label, "status", p.Status, "error", err)
+		s.logRefusal(label, p.Status, err)
 		writeProblem(w, p)
 		return
 	}
 	s.Metrics.webhook(label, "stored", s.Now().Sub(began))
 	w.Header().Set("Content-Type", resp.ContentType)
 	_, _ = io.WriteString(w, resp.Body)
+}
+
+// logRefusal logs what the internet can cause at most once a minute; the metric counts them all.
+func (s *Server) logRefusal(account string, status int, err error) {
+	if status >= 500 {
+		s.Log.Error("webhook could not be stored", "account", account, "status", status, "error", err)
+		return
+	}
+	now := s.Now().Unix()
+	if last := s.refusedAt.Load(); now-last >= 60 && s.refusedAt.CompareAndSwap(last, now) {
+		s.Log.Warn("webhooks are refused; further ones within a minute are only counted", "account", account, "status", status, "error", err)
+	}
 }
 
 // accountLabel keeps strangers from inventing label values.
@@ -206,7 +221,7 @@ func (s *Server) authorized(right Right, limit int64, fn func(w http.ResponseWri
 			if err != nil {
 				return err
 			}
-			if !slices.Contains(k.May, right) && !slices.Contains(k.May, MayAdmin) {
+			if !slices.Contains(k.May, right) {
 				return Problem{Type: "forbidden", Title: "Forbidden", Status: 403, Detail: fmt.Sprintf("The key %q may not %s.", k.Name, right),
 					Hint: "Add the right to the key in the configuration, or use another key."}
 			}
@@ -237,8 +252,8 @@ func (s *Server) authorized(right Right, limit int64, fn func(w http.ResponseWri
 
 // key returns the API key of a request. The comparison is over hashes, and over all of them.
 func (s *Server) key(r *http.Request) (Key, error) {
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok || token == "" {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return Key{}, Problem{Type: "unauthorized", Title: "Unauthorized", Status: 401, Detail: "There is no API key.", Hint: "Send the header Authorization: Bearer KEY."}
 	}
 	h := sha256.Sum256([]byte(strings.TrimSpace(token)))
@@ -407,16 +422,22 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 }
 
 // readyz says whether heed can acknowledge opt-outs and decide on sends. A CRM that is away does not make it unready.
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
-	err := s.Ledger.Health()
-	if err == nil && s.Ready != nil {
-		err = s.Ready()
+// Why not is for the operator, not for the internet.
+func (s *Server) readyz(why bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		err := s.Ledger.Health()
+		if err == nil && s.Ready != nil {
+			err = s.Ready()
+		}
+		switch {
+		case err == nil:
+			writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+		case why:
+			writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "unready", "reason": err.Error()})
+		default:
+			writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "unready"})
+		}
 	}
-	if err != nil {
-		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "unready", "reason": err.Error()})
-		return
-	}
-	writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
 }
 
 // NewHTTPServer returns a server with the limits that a listener on the internet needs.

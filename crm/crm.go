@@ -35,6 +35,12 @@ type Getter interface {
 	Get(ctx context.Context, keys []Key) ([]Record, error)
 }
 
+// Canonicalizer is implemented by CRMs whose record names can be written in several ways.
+type Canonicalizer interface {
+	// Canonical returns the key as the driver itself writes it, or an error that says what is wrong with it.
+	Canonical(k Key) (Key, error)
+}
+
 // Prober is implemented by CRMs that `heed check` can ask about themselves, read-only.
 type Prober interface {
 	// Probe returns one finding for each thing it looked at; an unreachable CRM is a finding, not an error.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -48,8 +49,14 @@ Exit code 0: all is well. 1: something is not.`,
 			}
 			var found []finding
 			for _, p := range problems {
-				where := fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
-				found = append(found, finding{OK: p.Severity == config.Warning, Part: where, What: p.Field + ": " + p.Reason, Hint: p.Hint})
+				where, what := fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column), p.Field+": "+p.Reason
+				if p.Line == 0 {
+					where = p.File
+				}
+				if p.Field == "" {
+					what = p.Reason
+				}
+				found = append(found, finding{OK: p.Severity == config.Warning, Part: where, What: what, Hint: p.Hint})
 			}
 			if problems.Err() == nil {
 				found = append(found, finding{OK: true, Part: "configuration", What: fmt.Sprintf("%s is complete and correct", o.config)})
@@ -142,6 +149,18 @@ func checkDataDir(dir string) []finding {
 	part := "data_dir"
 	info, err := os.Stat(dir)
 	if errors.Is(err, os.ErrNotExist) {
+		parent := filepath.Dir(dir)
+		for parent != filepath.Dir(parent) {
+			if _, err := os.Stat(parent); err == nil {
+				break
+			}
+			parent = filepath.Dir(parent)
+		}
+		probe, err := os.MkdirTemp(parent, ".heed-check-*")
+		if err != nil {
+			return []finding{{Part: part, What: dir + " does not exist and cannot be made: " + err.Error(), Hint: "create it for heed's user, or change data_dir"}}
+		}
+		_ = os.Remove(probe)
 		return []finding{{OK: true, Part: part, What: dir + " does not exist yet; heed serve creates it"}}
 	}
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -139,7 +140,7 @@ report says what.`,
   heed reconcile --full --dry-run
   heed reconcile --json | jq .corrections`,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
-			client, err := o.control(c.Context(), std)
+			client, err := o.controlOr(c.Context(), std, opts.DryRun)
 			if err != nil {
 				return err
 			}
@@ -170,12 +171,13 @@ report says what.`,
 }
 
 func reportsCommand(std stdio, o *options) *cobra.Command {
-	c := &cobra.Command{Use: "reports", Short: "List and show the reports of passes",
+	c := &cobra.Command{Use: "reports", Short: "List and show the reports of passes", Example: "  heed reports list\n  heed reports show",
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	var asJSON bool
 	list := &cobra.Command{
-		Use:   "list",
-		Short: "List reports, newest first",
+		Use:     "list",
+		Short:   "List reports, newest first",
+		Example: "  heed reports list\n  heed reports list --json | jq -r '.[0].id'",
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			client, err := o.control(c.Context(), std)
 			if err != nil {
@@ -278,7 +280,7 @@ func historyCommand(std stdio, o *options) *cobra.Command {
 		Long: `Show a number's state, what a send to it would get, its CRM records, and everything that happened, each with its
 place in the journal.`,
 		Args:    cobra.ExactArgs(1),
-		Example: "  heed history +12065550142\n  heed history '(206) 555-0142' --json",
+		Example: "  heed history +14155550142\n  heed history '(415) 555-0142' --json",
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			client, err := o.control(c.Context(), std)
 			if err != nil {
@@ -286,7 +288,7 @@ place in the journal.`,
 			}
 			defer func() { err = errors.Join(err, client.close()) }()
 			var h numberHistory
-			if err := client.get(c.Context(), "/history/"+strings.ReplaceAll(args[0], " ", "%20"), &h); err != nil {
+			if err := client.get(c.Context(), "/history/"+url.PathEscape(args[0]), &h); err != nil {
 				return err
 			}
 			if asJSON {
@@ -332,7 +334,7 @@ func describe(e ledger.Event) string {
 		return fmt.Sprintf("provider told: %s %s", e.Status.Delivery, e.Status.Code)
 	case e.Written != nil:
 		if len(e.Written.Results) == 0 {
-			return "CRM: no record to change"
+			return "CRM: nothing to change"
 		}
 		var parts []string
 		for _, r := range e.Written.Results {

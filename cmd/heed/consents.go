@@ -29,7 +29,7 @@ func holdsCommand(std stdio, o *options) *cobra.Command {
 	c := &cobra.Command{Use: "holds", Short: "The review queue: replies that could be requests to stop",
 		Long: `Replies that could be requests to stop block sends at once and wait here for a person. What nobody decides becomes an
 opt-out by itself at its deadline (consent.hold_for).`,
-		Example: "  heed holds list\n  heed holds resolve +12065550142 --release --why 'an order number'",
+		Example: "  heed holds list\n  heed holds resolve +14155550142 --release --why 'an order number'",
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() }}
 	var asJSON bool
 	list := &cobra.Command{
@@ -64,7 +64,7 @@ opt-out by itself at its deadline (consent.hold_for).`,
 		Short: "Decide: it was a request to stop, or it was not",
 		Long: `Decide on a held reply. With --opt-out it was a request to stop: the boxes are ticked, and only START from that number
 lifts it. With --release it was not: sends go on. Who decided and why is kept.`,
-		Example: "  heed holds resolve +12065550142 --opt-out --why 'clearly upset'\n  heed holds resolve +12065550142 --release --why 'an order number'",
+		Example: "  heed holds resolve +14155550142 --opt-out --why 'clearly upset'\n  heed holds resolve +14155550142 --release --why 'an order number'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if optOut == release {
@@ -101,7 +101,7 @@ func changeConsent(c *cobra.Command, std stdio, o *options, path, number string,
 
 func optOutsCommand(std stdio, o *options) *cobra.Command {
 	c := &cobra.Command{Use: "optouts", Short: "The list of opted-out numbers",
-		Example: "  heed optouts list\n  heed optouts export > optouts.csv\n  heed optouts add +12065550142 --why 'asked on the phone'",
+		Example: "  heed optouts list\n  heed optouts export > optouts.csv\n  heed optouts add +14155550142 --why 'asked on the phone'",
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() }}
 	var asJSON bool
 	list := &cobra.Command{
@@ -143,7 +143,7 @@ func optOutsCommand(std stdio, o *options) *cobra.Command {
 	add := &cobra.Command{
 		Use:     "add NUMBER",
 		Short:   "Opt a number out by hand",
-		Example: "  heed optouts add '(206) 555-0142' --why 'asked on the phone'",
+		Example: "  heed optouts add '(415) 555-0142' --why 'asked on the phone'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return changeConsent(c, std, o, "/consents/", args[0], consentRequest{OptOut: true, Who: whoami(), Why: why})
@@ -154,7 +154,7 @@ func optOutsCommand(std stdio, o *options) *cobra.Command {
 		Short: "Undo an opt-out that was made by hand or in the CRM",
 		Long: `Undo an opt-out that was made by hand or in the CRM. An opt-out of the recipient's own cannot be undone here or anywhere
 else: only START from that number lifts it.`,
-		Example: "  heed optouts remove +12065550142 --why 'ticked by mistake'",
+		Example: "  heed optouts remove +14155550142 --why 'ticked by mistake'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return changeConsent(c, std, o, "/consents/", args[0], consentRequest{OptOut: false, Who: whoami(), Why: why})

@@ -308,6 +308,12 @@ type controlClient struct {
 
 // control connects to the daemon of a configuration, or opens its house.
 func (o *options) control(ctx context.Context, std stdio) (*controlClient, error) {
+	return o.controlOr(ctx, std, false)
+}
+
+// controlOr is control for a command that can do without a ledger: with fresh it gets an empty one, thrown away at the
+// end, where there is none yet.
+func (o *options) controlOr(ctx context.Context, std stdio, fresh bool) (_ *controlClient, err error) {
 	log, err := o.logger(std)
 	if err != nil {
 		return nil, err
@@ -316,17 +322,32 @@ func (o *options) control(ctx context.Context, std stdio) (*controlClient, error
 	if problems.Err() != nil {
 		return nil, problems.Err()
 	}
-	path := controlPath(cfg.DataDir)
-	conn, err := net.DialTimeout("unix", path, time.Second)
+	conn, err := dialControl(ctx, cfg.DataDir)
 	if err == nil {
 		_ = conn.Close()
 		t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+			return dialControl(ctx, cfg.DataDir)
 		}}
 		return &controlClient{http: &http.Client{Transport: t}, close: func() error { t.CloseIdleConnections(); return nil }}, nil
 	}
 	if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("talk to the running daemon: %w", err)
+	}
+	cleanup := func() error { return nil }
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, cleanup())
+		}
+	}()
+	switch exists := local.Exists(cfg.DataDir); {
+	case !exists && fresh:
+		dir, err := os.MkdirTemp("", "heed-look-")
+		if err != nil {
+			return nil, err
+		}
+		cfg.DataDir, cleanup = dir, func() error { return os.RemoveAll(dir) }
+	case !exists:
+		return nil, fmt.Errorf("there is no ledger in %s: check data_dir in %s; heed serve creates a new one", cfg.DataDir, o.config)
 	}
 	h, err := openHouse(cfg, drv, log)
 	if err != nil {
@@ -347,7 +368,7 @@ func (o *options) control(ctx context.Context, std stdio) (*controlClient, error
 		err := s.Close()
 		<-done
 		stopWatching()
-		return errors.Join(err, h.ledger.Close())
+		return errors.Join(err, h.ledger.Close(), cleanup())
 	}}, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,7 @@ type house struct {
 	times    *connector.Times
 	answers  *connector.Answers
 	lists    *connector.Lists
+	queue    *connector.Queue
 	holds    *connector.Holds
 	consents *connector.Consents
 	passes   *reconcile.Runner
@@ -93,6 +95,7 @@ func openHouse(cfg *config.Config, d drivers, log *slog.Logger) (*house, error) 
 	h.times = &connector.Times{Ledger: l, Accounts: h.accounts, Log: log, Now: now}
 	h.answers = &connector.Answers{Ledger: l, Gate: h.gate, Texts: d.texts, Metrics: h.metrics, Log: log, Now: now}
 	h.lists = &connector.Lists{Ledger: l, Accounts: h.accounts, Log: log, Now: now}
+	h.queue = &connector.Queue{Ledger: l, Gate: h.gate, Accounts: h.accounts, Log: log, Now: now}
 	zone := cfg.Schedule.Location()
 	h.holds = &connector.Holds{Ledger: l, Deadline: func(since time.Time) time.Time { return cfg.Consent.HoldFor.After(since.In(zone)) }, Log: log, Now: now}
 	h.consents = &connector.Consents{Ledger: l, Gate: h.gate, Texts: d.texts, Now: now}
@@ -134,13 +137,20 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	defer cancel(nil)
 
 	salesforce.InstallTransport(nil)
-	if n, err := d.gate.Abandoned(ctx); err != nil {
+	defer d.public.Close()
+	defer d.admin.Close()
+	if n, err := d.gate.Abandoned(ctx, time.Now()); ctx.Err() != nil {
+		return nil // told to stop before it began
+	} else if err != nil {
 		return fmt.Errorf("settle sends of the last run: %w", err)
 	} else if n > 0 {
 		d.log.Warn("sends were under way when heed stopped last; their outcome is unknown until the provider tells", "messages", n)
 	}
 	stopWatching := d.gate.Start()
 	defer stopWatching()
+	if err := d.seedMetrics(ctx); err != nil {
+		return err
+	}
 
 	var ready atomic.Bool
 	srv := &connector.Server{
@@ -190,6 +200,8 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	if d.cfg.Mode != config.Shadow { // shadow mode changes no record, tells no provider and texts nobody
 		run["boxes"], run["lists"], run["answers"] = d.boxes.Run, d.lists.Run, d.answers.Run
 	}
+	run["queue"] = d.queue.Run
+	run["abandoned"] = d.watchAbandoned
 	for name, fn := range run {
 		work.Go(func() { connector.Supervise(workers, d.log, name, fn) })
 	}
@@ -201,6 +213,9 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	ready.Store(false)
 	cause := context.Cause(ctx)
 	d.log.Info("heed is stopping", "why", cause)
+	// Whoever waits for a provider's answer is told "unknown" rather than nothing.
+	abort := time.AfterFunc(5*time.Second, d.gate.Abort)
+	defer abort.Stop()
 	grace, stopGrace := context.WithTimeout(context.Background(), 10*time.Second)
 	defer stopGrace()
 	for _, s := range servers {
@@ -215,6 +230,40 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 		return nil
 	}
 	return cause
+}
+
+// seedMetrics tells the metrics what earlier runs did.
+func (d *daemon) seedMetrics(ctx context.Context) error {
+	found := map[string]bool{}
+	for p, err := range d.ledger.Reports(ctx) {
+		if err != nil {
+			return fmt.Errorf("read the reports of earlier passes: %w", err)
+		}
+		if p.Error == "" && !p.FinishedAt.IsZero() && !found[p.Kind] {
+			found[p.Kind] = true
+			d.metrics.PassedBefore(p.Kind, p.FinishedAt)
+		}
+		if found[reconcile.Nightly] {
+			break
+		}
+	}
+	return nil
+}
+
+// watchAbandoned gives up on sends whose outcome could not be recorded: ten minutes after, nobody is sending them.
+func (d *daemon) watchAbandoned(ctx context.Context) {
+	t := time.NewTicker(time.Minute)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if _, err := d.gate.Abandoned(ctx, time.Now().Add(-20*time.Minute)); err != nil && ctx.Err() == nil {
+			d.log.Error("sends without an outcome could not be looked at", "error", err)
+		}
+	}
 }
 
 // watchHealth ends the daemon when the ledger has failed: only a restart, which verifies, can be trusted again.
@@ -307,15 +356,46 @@ func listenControl(dataDir string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	l, err := net.Listen("unix", path)
+	addr, release, err := socketAddress(path)
 	if err != nil {
-		if len(path) > 100 {
-			return nil, fmt.Errorf("%w: the path of data_dir is too long for a socket; shorten it", err)
-		}
 		return nil, err
 	}
+	defer release()
+	l, err := net.Listen("unix", addr)
+	if err != nil {
+		return nil, err
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // addr is not its name any more then
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// maxSocketPath is how long a socket's path may be: 108 bytes on Linux, 104 on the BSDs, with the closing zero.
+const maxSocketPath = 100
+
+// socketAddress returns an address for a socket at a path that may be longer than the kernel takes for one: on Linux the
+// directory is then named by a descriptor, which release closes.
+func socketAddress(path string) (addr string, release func(), err error) {
+	if len(path) <= maxSocketPath {
+		return path, func() {}, nil
+	}
+	if runtime.GOOS != "linux" {
+		return "", nil, fmt.Errorf("the path of data_dir is too long for a socket (%d bytes); shorten it", len(path))
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)), func() { _ = dir.Close() }, nil
+}
+
+func dialControl(ctx context.Context, dataDir string) (net.Conn, error) {
+	addr, release, err := socketAddress(controlPath(dataDir))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", addr)
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
-	"github.com/heed-sms/heed/sms/phone"
 	"github.com/heed-sms/heed/sync/reconcile"
 )
 
@@ -76,7 +75,7 @@ With --exit the command ends after the story: with 0 if every step held, with 1 
 				s := &story{world: w, daemon: d, std: std, dataDir: cfg.DataDir}
 				_, s.colour = terminal(std.Out)
 				failed := s.play(ctx)
-				if !failed && !exit {
+				if !failed && !exit && ctx.Err() == nil {
 					s.epilogue()
 					<-ctx.Done()
 				}
@@ -106,31 +105,15 @@ type story struct {
 	began   time.Time
 }
 
-// The person of the story: three records, one number, three spellings. 555-01xx numbers are reserved for fiction.
-var ada = phone.MustParse("+12065550142")
-
-type adaRecord struct {
-	object string
-	fields map[string]any
-	id     string
-}
-
 func (s *story) play(ctx context.Context) (failed bool) {
-	records := []*adaRecord{
-		{object: "Contact", fields: map[string]any{"FirstName": "Ada", "LastName": "Example", "MobilePhone": "(206) 555-0142"}},
-		{object: "Contact", fields: map[string]any{"FirstName": "Ada", "LastName": "Example (old)", "Phone": "206.555.0142 ext. 3"}},
-		{object: "Lead", fields: map[string]any{"FirstName": "A.", "LastName": "Example", "Company": "Example Ltd", "MobilePhone": "+1 206-555-0142"}},
-	}
+	records := s.ada
 	boss := s.org.AddUser("max.admin@sandbox.example", "Max", "Admin")
-	var unticked *adaRecord
+	var unticked record
 	steps := []struct {
 		what string
 		do   func(context.Context) (string, error)
 	}{
 		{"heed reads every record of the org once", func(ctx context.Context) (string, error) {
-			for _, r := range records {
-				r.id = s.org.Insert(r.object, r.fields)
-			}
 			res, err := s.daemon.passes.Run(ctx, reconcile.Options{Kind: reconcile.Manual, Full: true})
 			if err == nil && res.Pass.Error != "" {
 				err = errors.New(res.Pass.Error)
@@ -208,11 +191,16 @@ func (s *story) play(ctx context.Context) (failed bool) {
 	}
 	s.began = time.Now()
 	fmt.Fprintf(s.std.Out, "heed demo: Salesforce, Twilio and heed on this machine\n\n")
+	outer := ctx
 	for i, step := range steps {
-		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		ctx, cancel := context.WithTimeout(outer, 30*time.Second)
 		began := time.Now()
 		said, err := step.do(ctx)
+		interrupted := outer.Err() != nil
 		cancel()
+		if interrupted {
+			return false
+		}
 		mark := s.paint(text.FgGreen, "ok  ")
 		if err != nil {
 			mark, said, failed = s.paint(text.FgRed, "FAIL"), err.Error(), true
@@ -253,7 +241,7 @@ type sendAnswer struct {
 
 // send asks the gate as a CRM workflow does: over HTTP, with the API key.
 func (s *story) send(ctx context.Context, body string) (m sendAnswer, err error) {
-	b, _ := json.Marshal(map[string]string{"to": "(206) 555-0142", "body": body, "campaign": "demo"})
+	b, _ := json.Marshal(map[string]string{"to": "(415) 555-0142", "body": body, "campaign": "demo"})
 	req, err := http.NewRequestWithContext(ctx, "POST", s.publicURL()+"/v1/messages", bytes.NewReader(b))
 	if err != nil {
 		return m, err
@@ -312,7 +300,7 @@ func (s *story) received(body string) (n int) {
 	return n
 }
 
-func (s *story) box(r *adaRecord) bool {
+func (s *story) box(r record) bool {
 	fields, ok := s.org.Get(r.object, r.id)
 	ticked, _ := fields["SMS_Opt_Out__c"].(bool)
 	return ok && ticked
@@ -358,7 +346,7 @@ It all stays up until Ctrl-C. Try:
   # what her phone got
   curl -s '%[1]s/sandbox/texts?phone=%[4]s'
   # send as a CRM workflow
-  curl -s %[5]s/v1/messages -H 'Authorization: Bearer %[6]s' -H 'Content-Type: application/json' -d '{"to":"(206) 555-0142","body":"Hello"}'
+  curl -s %[5]s/v1/messages -H 'Authorization: Bearer %[6]s' -H 'Content-Type: application/json' -d '{"to":"(415) 555-0142","body":"Hello"}'
   # metrics
   curl -s http://%[7]s/metrics
 `, s.twilioURL, ada, s.from, url.QueryEscape(ada.String()), s.publicURL(), s.apiKey, s.heedAdmin)

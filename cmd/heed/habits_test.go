@@ -114,7 +114,7 @@ func TestTerminatedUnderLoadEveryAcknowledgedStopIsKept(t *testing.T) {
 	}
 	wg.Wait()
 
-	l, err := local.Open(filepath.Join(filepath.Dir(cfg), "heed-data"), local.Options{})
+	l, err := local.Open(filepath.Join(filepath.Dir(cfg), w.dataDir), local.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +294,7 @@ func TestASecondDaemonIsRefusedAndSaysWhy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shared := strings.Replace(string(text), "data_dir: ./heed-data", "data_dir: "+filepath.Join(filepath.Dir(cfg), "heed-data"), 1)
+	shared := strings.Replace(string(text), "data_dir: "+other.dataDir, "data_dir: "+filepath.Join(filepath.Dir(cfg), w.dataDir), 1)
 	taken := strings.Replace(string(text), other.heedPublic, w.heedPublic, 1)
 	for _, c := range []struct{ config, want string }{{shared, "locked"}, {taken, "public.listen"}} {
 		if c.config == string(text) {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -167,16 +168,17 @@ func versionString() string {
 			dirty = " (modified)"
 		}
 	}
-	if (v == "" || v == "(devel)") && revision != "" {
-		return "devel " + revision + dirty
+	if v == "" || v == "(devel)" {
+		return strings.TrimSpace("devel " + revision + dirty)
 	}
 	return v
 }
 
 func versionCommand(std stdio) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the build",
+		Use:     "version",
+		Short:   "Print the build",
+		Example: "  heed version",
 		RunE: func(*cobra.Command, []string) error {
 			goVersion := "go"
 			if info, ok := debug.ReadBuildInfo(); ok {

@@ -42,6 +42,8 @@ var mayImport = map[string][]string{
 	"sync/schedule":                 {},
 	"connector/confirm":             {"connector/reply", "sms/phone"},
 	"crm/salesforce/outbound":       {},
+	"connector/dropin":              {"connector", "connector/confirm", "connector/consent", "connector/ledger", "sms/phone"},
+	"connector/openapi":             {},
 	"cmd/heed":                      nil, // the wiring: everything
 }
 

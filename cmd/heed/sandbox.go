@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/heed-sms/heed/connector"
 	"github.com/heed-sms/heed/crm/salesforce/salesforcefake"
+	"github.com/heed-sms/heed/sms/phone"
 	"github.com/heed-sms/heed/sms/twilio/twiliofake"
 )
 
@@ -28,12 +30,21 @@ type world struct {
 	orgURL, twilioURL                string
 	heedPublic, heedAdmin            string // addresses that heed is to listen on
 	apiKey, hook                     string
+	dataDir                          string   // relative to the configuration; another one for each world, for each has its own past
+	ada                              []record // the records of the person in the examples
 	clientID, clientSecret, username string
 	from                             string
 
 	servers []*http.Server
 	wg      sync.WaitGroup
 }
+
+// record is a record of the org.
+type record struct{ object, id string }
+
+// The person of the story and of the examples, whom the emulated org knows: three records, one number, three spellings.
+// 555-01xx numbers are reserved for fiction.
+var ada = phone.MustParse("+14155550142")
 
 // worldOptions say where the emulators listen; ":0" takes a free port.
 type worldOptions struct {
@@ -43,8 +54,8 @@ type worldOptions struct {
 }
 
 func newWorld(o worldOptions) (_ *world, err error) {
-	w := &world{apiKey: secret("heed_key_"), hook: secret(""), clientID: "heed-sandbox-client", clientSecret: secret(""),
-		username: "heed.integration@sandbox.example", from: "+15550100000"}
+	w := &world{apiKey: secret("heed_key_"), hook: secret(""), dataDir: "./" + secret("heed-sandbox-")[:len("heed-sandbox-")+6], clientID: "heed-sandbox-client",
+		clientSecret: "heed-sandbox-secret", username: "heed.integration@sandbox.example", from: "+15550100000"}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -53,6 +64,11 @@ func newWorld(o worldOptions) (_ *world, err error) {
 	w.org = salesforcefake.New(salesforcefake.Options{ClientID: w.clientID, ClientSecret: w.clientSecret, Username: w.username, Seed: o.seed})
 	if o.records > 0 {
 		w.org.Seed(o.records, o.seed)
+	}
+	for _, p := range w.org.People() {
+		if p.E164 == ada.String() {
+			w.ada = append(w.ada, record{p.Object, p.ID})
+		}
 	}
 	w.twilio = twiliofake.New(twiliofake.Options{Numbers: []string{w.from}})
 	if w.orgURL, err = w.serve(o.salesforce, w.org.Handler()); err != nil {
@@ -126,11 +142,29 @@ func secret(prefix string) string {
 	return prefix + hex.EncodeToString(b)
 }
 
+// sandboxMark is the first line of a configuration that heed sandbox wrote, and may write over.
+const sandboxMark = "# Written by heed sandbox: everything in here is emulated, on this machine only."
+
+// writeConfig writes the configuration, but never over one that somebody else wrote.
+func (w *world) writeConfig(path string) error {
+	old, err := os.ReadFile(path)
+	if err == nil && !bytes.HasPrefix(old, []byte(sandboxMark)) {
+		return fmt.Errorf("%s exists and was not written by heed sandbox; name another file, or remove it", path)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(w.config()), 0o600)
+}
+
 // config returns a configuration that leads heed to this world.
 func (w *world) config() string {
 	quote := func(s string) string { b, _ := json.Marshal(s); return string(b) }
-	return fmt.Sprintf(`# Written by heed sandbox: everything in here is emulated, on this machine only.
-data_dir: ./heed-data
+	return fmt.Sprintf(sandboxMark+`
+data_dir: %s
 public: { listen: %s, url: %s }
 admin: { listen: %s }
 keys:
@@ -155,7 +189,7 @@ outbound_messages:
   - { hook: %s, crm: salesforce, org_id: %s, to: MobilePhone, body: SMS_Body__c }
 consent: { default_region: US }
 schedule: { incremental: "@every 2s", nightly: "0 2 * * *", timezone: America/New_York }
-`, quote(w.heedPublic), quote(w.publicURL()), quote(w.heedAdmin), quote(connector.HashKey(w.apiKey)), w.twilio.AccountSID(),
+`, w.dataDir, quote(w.heedPublic), quote(w.publicURL()), quote(w.heedAdmin), quote(connector.HashKey(w.apiKey)), w.twilio.AccountSID(),
 		quote(w.twilio.AuthToken()), quote(w.from), quote(w.twilioURL), quote(w.orgURL), quote(w.clientID), quote(w.clientSecret),
 		quote(w.hook), w.org.OrgID())
 }
@@ -208,7 +242,7 @@ Any client of the two services can use them. To play a phone, post to TWILIO/san
 at TWILIO/sandbox/texts?phone=+1…; both misbehave as told at /sandbox/knobs.`,
 		Example: `  heed sandbox --write-config heed.yaml --records 500
   heed sandbox --salesforce :7001 --twilio :7002 --heed :8080 --write-config heed.yaml
-  curl -d '{"from":"+12065550142","to":"+15550100000","body":"STOP"}' http://127.0.0.1:7002/sandbox/texts`,
+  curl -d '{"from":"+14155550142","to":"+15550100000","body":"STOP"}' http://127.0.0.1:7002/sandbox/texts`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.records < 0 {
 				return usageError{errors.New("--records must not be negative")}
@@ -219,10 +253,7 @@ at TWILIO/sandbox/texts?phone=+1…; both misbehave as told at /sandbox/knobs.`,
 			}
 			defer w.close()
 			if write != "" {
-				if err := os.MkdirAll(filepath.Dir(write), 0o700); err != nil {
-					return err
-				}
-				if err := os.WriteFile(write, []byte(w.config()), 0o600); err != nil {
+				if err := w.writeConfig(write); err != nil {
 					return err
 				}
 			}

@@ -296,7 +296,7 @@ func TestKilledAtAnyMomentNoAcknowledgedStopIsLost(t *testing.T) {
 		return true
 	})
 	p.stop(t)
-	dir := filepath.Join(filepath.Dir(cfg), "heed-data")
+	dir := filepath.Join(filepath.Dir(cfg), w.dataDir)
 	rep, err := local.Verify(t.Context(), dir, nil)
 	if err != nil || !rep.Sound() {
 		t.Fatalf("the ledger is not sound: %v %v", rep.Differences, err)
@@ -331,7 +331,7 @@ func TestAFlippedByteInJournalOrIndexIsFoundAndNamed(t *testing.T) {
 		}
 	}
 	p.stop(t)
-	dir := filepath.Join(filepath.Dir(cfg), "heed-data")
+	dir := filepath.Join(filepath.Dir(cfg), w.dataDir)
 	segments, err := filepath.Glob(filepath.Join(dir, "journal", "*.journal"))
 	if err != nil || len(segments) != 1 {
 		t.Fatal(segments, err)

@@ -21,6 +21,7 @@ const (
 	KindQuarantine Kind = "inbound.unclear" // a proven webhook that could not be decoded, kept verbatim
 	KindConsent    Kind = "consent"         // a change not made by a reply: admin, API, CRM, provider evidence, deadline
 	KindOpened     Kind = "message.opened"  // a send was asked for and decided, before anything left the house
+	KindStarted    Kind = "message.started" // a deferred send is about to be attempted
 	KindOutcome    Kind = "message.outcome" // what the attempt to send came to
 	KindStatus     Kind = "message.status"  // what the provider told later
 	KindWritten    Kind = "crm.written"     // boxes were set, or could not be
@@ -52,6 +53,7 @@ type Event struct {
 	Pass       *Pass       `json:"pass,omitempty"`
 	Dropped    *Dropped    `json:"dropped,omitempty"`
 	Told       *Told       `json:"told,omitempty"`
+	Started    *Started    `json:"started,omitempty"`
 }
 
 // Via says how an inbound message reached heed.
@@ -173,16 +175,25 @@ type Message struct {
 	Record      *crm.Key         `json:"record,omitempty"`
 	Answers     uint64           `json:"answers,omitempty"` // sequence of the Inbound event that heed itself answers with it
 	Answer      Answer           `json:"answer,omitempty"`
+	Deferred    bool             `json:"deferred,omitempty"` // sent from the queue, after its caller was answered
 	Decision    consent.Decision `json:"decision"`
 	CreatedAt   time.Time        `json:"created_at"`
 
 	// What followed, folded from Outcome and StatusTold events.
+	Started    bool      `json:"started,omitempty"` // Deferred: its attempt has been recorded
 	Status     Status    `json:"status,omitempty"`
 	ProviderID string    `json:"provider_id,omitempty"`
 	Delivery   string    `json:"delivery,omitempty"`
 	Code       string    `json:"code,omitempty"`
 	Error      string    `json:"error,omitempty"`
 	UpdatedAt  time.Time `json:"updated_at,omitzero"`
+}
+
+// Started says that a deferred send is about to be attempted. It is recorded first, so that after a crash nobody takes
+// an attempt that was made for one that was not.
+type Started struct {
+	Message string `json:"message"`
+	Of      uint64 `json:"of"` // sequence of the Opened event
 }
 
 // Outcome is what one attempt to send came to.
@@ -292,7 +303,7 @@ func (e Event) check() error {
 		{KindInbound, e.Inbound != nil}, {KindTimed, e.Timed != nil}, {KindQuarantine, e.Quarantine != nil},
 		{KindConsent, e.Consent != nil}, {KindOpened, e.Opened != nil}, {KindOutcome, e.Outcome != nil},
 		{KindStatus, e.Status != nil}, {KindWritten, e.Written != nil}, {KindCorrection, e.Correction != nil},
-		{KindPass, e.Pass != nil}, {KindDropped, e.Dropped != nil}, {KindTold, e.Told != nil},
+		{KindPass, e.Pass != nil}, {KindDropped, e.Dropped != nil}, {KindTold, e.Told != nil}, {KindStarted, e.Started != nil},
 	} {
 		if p.set {
 			n++
@@ -341,6 +352,8 @@ func (e Event) checkPayload() string {
 	case e.Opened != nil:
 		required = []string{e.Opened.ID}
 		optional = []string{e.Opened.Account}
+	case e.Started != nil:
+		required = []string{e.Started.Message}
 	case e.Outcome != nil:
 		switch e.Outcome.Status {
 		case StatusQueued, StatusSent, StatusBlocked, StatusHeld, StatusFailed, StatusUnknown:

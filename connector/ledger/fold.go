@@ -129,6 +129,8 @@ const (
 	OweHold OwedKind = "hold"
 	// OweTell: the provider's own opt-out list is to be told, because the provider did not see or understand it.
 	OweTell OwedKind = "tell"
+	// OweSend: a deferred message is to be handed to its provider. Done when the attempt is recorded, like an answer.
+	OweSend OwedKind = "send"
 )
 
 // Owed is work that follows from an event and has not been done.
@@ -137,7 +139,7 @@ type Owed struct {
 	Kind   OwedKind     `json:"kind"`
 	Number phone.Number `json:"number"`
 	Seq    uint64       `json:"seq"`          // the newest event that made it owed
-	Of     uint64       `json:"of,omitempty"` // OweAnswer: the Inbound event to answer
+	Of     uint64       `json:"of,omitempty"` // OweAnswer: the Inbound event to answer; OweSend: the Opened event
 	Since  time.Time    `json:"since"`        // when the oldest unsettled one was recorded
 	Parked *Parked      `json:"parked,omitempty"`
 	// Records are those that a correction named. They are written even if the mirror does not lead to them from the
@@ -161,10 +163,10 @@ type Parked struct {
 	Text string    `json:"text"` // whose refusal, in their words
 }
 
-// OwedKey returns the key under which an event's owed work is kept: one piece per event for times and answers, one
-// per number for everything else.
+// OwedKey returns the key under which an event's owed work is kept: one piece per event for times, answers and sends,
+// one per number for everything else.
 func OwedKey(kind OwedKind, n phone.Number, seq uint64) string {
-	if kind == OweTime || kind == OweAnswer {
+	if kind == OweTime || kind == OweAnswer || kind == OweSend {
 		return fmt.Sprintf("%s/%015d/%020d", kind, n.Uint64(), seq)
 	}
 	return fmt.Sprintf("%s/%015d", kind, n.Uint64())
@@ -198,6 +200,9 @@ func Owes(before, after Number, e Event) []Owed {
 	}
 	if is == consent.Held && (was != consent.Held || e.Inbound != nil && e.Inbound.Verdict == reply.Hold) {
 		owe(OweHold)
+	}
+	if e.Opened != nil && e.Opened.Deferred && e.Opened.Decision.Verdict == consent.Allow {
+		owe(OweSend).Of = e.Seq
 	}
 	if flipped && !providerKnows(e) {
 		owe(OweTell)
@@ -264,6 +269,8 @@ func Settles(before, after Number, e Event) []string {
 		keys = append(keys, OwedKey(OweTime, e.Number, e.Timed.Of))
 	case e.Opened != nil && e.Opened.Answers > 0:
 		keys = append(keys, OwedKey(OweAnswer, e.Number, e.Opened.Answers))
+	case e.Started != nil:
+		keys = append(keys, OwedKey(OweSend, e.Number, e.Started.Of))
 	case e.Dropped != nil:
 		keys = append(keys, OwedKey(OweAnswer, e.Number, e.Dropped.Of))
 	case e.Told != nil:
@@ -283,7 +290,7 @@ func Settle(o Owed, e Event) (_ Owed, done bool) {
 		upTo = e.Written.UpTo
 		for _, r := range e.Written.Results {
 			switch crm.Class(r.Class) {
-			case "":
+			case "", crm.Gone: // a record that is gone has no box; who took over is found by the pass
 			case crm.Park, crm.Bug:
 				refused = r.CRM + " " + r.Object + " " + r.ID + ": " + r.Text
 			default:
@@ -345,6 +352,8 @@ func rank(delivery string) int {
 // ApplyMessage folds an Outcome or a StatusTold event into a message.
 func ApplyMessage(m Message, e Event) Message {
 	switch {
+	case e.Started != nil:
+		m.Started = true
 	case e.Outcome != nil:
 		o := e.Outcome
 		if o.ProviderID != "" {
@@ -413,6 +422,8 @@ func ApplyResult(p Pass, c Correction, r WriteResult, at time.Time) (Pass, Corre
 	c.Result, c.ResultAt, c.Text = "done", at, ""
 	switch crm.Class(r.Class) {
 	case "":
+	case crm.Gone:
+		c.Text = r.Text
 	case crm.Park, crm.Bug:
 		c.Result, c.Text = "parked", r.Text
 	default:

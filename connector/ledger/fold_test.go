@@ -159,7 +159,7 @@ func TestWorkIsSettledOnlyByAnAnswerThatIsNewEnough(t *testing.T) {
 		{"malformed", written(5, crm.Bug), false, true},
 		{"to be tried again", written(5, "", crm.RetryLater), false, false},
 		{"refused, and another to be tried again", written(5, crm.Park, crm.RetryNow), false, false},
-		{"gone", written(5, crm.Gone), false, false},
+		{"gone: there is no box to write", written(5, "", crm.Gone), true, false},
 	} {
 		o, done := Settle(Owed{Kind: OweBoxes, Seq: 5, Parked: &Parked{}}, c.e)
 		if done != c.done || !done && (o.Parked != nil) != c.parked {

@@ -80,6 +80,8 @@ type Ledger interface {
 	Claim(ctx context.Context, kind OwedKind, limit int) ([]Owed, error)
 	// Return gives a claimed piece back, not to be handed out before until. note says why, for people.
 	Return(ctx context.Context, o Owed, until time.Time, note string) error
+	// Hurry makes the delayed and the parked work of a kind due now.
+	Hurry(ctx context.Context, kind OwedKind) error
 	// Owed yields all owed work, parked or not.
 	Owed(ctx context.Context) iter.Seq2[Owed, error]
 	// OwedSignal receives a value when work of a kind may have become claimable. Spurious and merged signals are normal.

@@ -104,3 +104,20 @@ func orDefault(s, def string) string {
 	}
 	return s
 }
+
+// Canonical completes a 15-character id to 18 characters, checks an 18-character one, and writes the object as it is
+// configured: Salesforce takes either length and any case.
+func (o *Org) Canonical(k crm.Key) (crm.Key, error) {
+	id, err := id18(k.ID)
+	if err != nil {
+		return k, fmt.Errorf("id is not a Salesforce id: %w", err)
+	}
+	k.ID = id
+	for _, obj := range o.config.Objects {
+		if strings.EqualFold(obj.Object, k.Object) {
+			k.Object = obj.Object
+			return k, nil
+		}
+	}
+	return k, nil // an object that heed does not read: it can have no box
+}

@@ -229,3 +229,18 @@ func asError(t *testing.T, err error) *crm.Error {
 	}
 	return e
 }
+
+func TestARecordIsTheSameRecordHoweverItsNameIsWritten(t *testing.T) {
+	o := &Org{config: Config{Objects: []Object{{Object: "Contact"}}}}
+	want := crm.Key{Object: "Contact", ID: "003000000000001AAA"}
+	for _, k := range []crm.Key{want, {Object: "Contact", ID: "003000000000001"}, {Object: "contact", ID: "003000000000001AAA"}, {Object: "CONTACT", ID: "003000000000001aaa"}} {
+		if got, err := o.Canonical(k); err != nil || got != want {
+			t.Errorf("%v: %v %v", k, got, err)
+		}
+	}
+	for _, id := range []string{"", "003", "003000000000001AAB", "003-00000000001", "nonsense"} {
+		if got, err := o.Canonical(crm.Key{Object: "Contact", ID: id}); err == nil {
+			t.Errorf("%q is taken for %v", id, got)
+		}
+	}
+}

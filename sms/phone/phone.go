@@ -109,6 +109,8 @@ func parseNANP(s, region string) (Number, bool) {
 	case count == 10 && !international && s[0] != '+':
 		d += 1_00000_00000
 	case count == 11 && d/1_00000_00000 == 1:
+	case count == 13 && !international && d/1_00000_00000 == 1 && strings.HasPrefix(strings.TrimLeft(s, " ("), "00"):
+		// 00 is not how one dials abroad from here, but it is how people elsewhere write a "+".
 	default:
 		return Number{}, false
 	}

@@ -61,12 +61,13 @@ func (p *pass) inbound(ctx context.Context, a Account) error {
 		if seen {
 			continue
 		}
-		late := m.At.Before(until.Add(-onTheWay)) || m.At.Before(p.Started)
-		if late {
-			missed++
+		// A webhook that may still be on its way is given its time: the next pass reads this part of the log again.
+		if !m.At.Before(until.Add(-onTheWay)) && !m.At.Before(p.Started) {
+			continue
 		}
+		missed++
 		before := last.IsZero() && (p.Started.IsZero() || m.At.Before(p.Started))
-		if err := p.recoverInbound(ctx, a, m, late, before); err != nil {
+		if err := p.recoverInbound(ctx, a, m, before); err != nil {
 			return err
 		}
 	}
@@ -76,12 +77,11 @@ func (p *pass) inbound(ctx context.Context, a Account) error {
 	return p.saveTime(ctx, cursor, later(last, until))
 }
 
-// recoverInbound records a message that no webhook brought. One whose webhook may still be on its way is recorded all
-// the same, since recording twice is recording once, but it is no difference.
-func (p *pass) recoverInbound(ctx context.Context, a Account, m sms.Inbound, late, before bool) error {
+// recoverInbound records a message that no webhook brought. Should its webhook come after all, it is a repetition.
+func (p *pass) recoverInbound(ctx context.Context, a Account, m sms.Inbound, before bool) error {
 	means := p.Inbox.Read(m)
 	action := map[reply.Verdict]string{reply.OptOut: optOut, reply.OptIn: optIn, reply.Hold: hold}[means.Verdict]
-	if late && action != "" {
+	if action != "" {
 		n, _ := phone.ParseE164(m.From) // a short code has no consent, but its message is told of
 		c := ledger.Correction{
 			Pass: p.pass.ID, Account: a.Name, Cause: MissedWebhook, Action: action, Result: "done", ByAt: m.At,
@@ -99,16 +99,14 @@ func (p *pass) recoverInbound(ctx context.Context, a Account, m sms.Inbound, lat
 		}
 	}
 	if p.opts.DryRun {
-		if late {
-			p.count("inbound_recovered", 1)
-		}
+		p.count("inbound_recovered", 1)
 		return nil
 	}
-	recorded, err := p.Inbox.Recover(ctx, a.Name, m, p.pass.ID, late && !before)
+	recorded, err := p.Inbox.Recover(ctx, a.Name, m, p.pass.ID, !before)
 	if err != nil {
 		return err
 	}
-	if recorded && late {
+	if recorded {
 		p.count("inbound_recovered", 1)
 	}
 	return nil

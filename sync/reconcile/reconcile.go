@@ -341,15 +341,40 @@ func (p *pass) append(ctx context.Context, events ...ledger.Event) error {
 func (p *pass) flush(ctx context.Context) error {
 	p.progress("writing boxes", 0, 0)
 	var err error
+	if p.opts.Kind != Incremental { // what was refused may have been put right meanwhile
+		err = p.Ledger.Hurry(ctx, ledger.OweBoxes)
+	}
 	if p.Times != nil {
 		if e := p.Times.Flush(ctx); e != nil {
-			err = fmt.Errorf("the times of START replies could not be asked for: %w", e)
+			err = errors.Join(err, fmt.Errorf("the times of START replies could not be asked for: %w", e))
 		}
 	}
 	if e := p.Boxes.Flush(ctx); e != nil {
 		err = errors.Join(err, fmt.Errorf("owed box writes could not be worked on: %w", e))
 	}
 	return err
+}
+
+// maxParked bounds how many parked pieces of work a report names.
+const maxParked = 20
+
+// noteParked names what waits for a person, and whose refusal it waits for.
+func (p *pass) noteParked(ctx context.Context) error {
+	named := 0
+	for o, err := range p.Ledger.Owed(ctx) {
+		if err != nil {
+			return err
+		}
+		if o.Parked == nil {
+			continue
+		}
+		if named++; named > maxParked {
+			p.pass.Notes = append(p.pass.Notes, "More is waiting for a person than is named here.")
+			return nil
+		}
+		p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("Waiting for a person, %s since %s: %s", o.Number.Masked(), clock(o.Since), o.Parked.Text))
+	}
+	return nil
 }
 
 // end sums up and records the end of the pass.
@@ -365,6 +390,11 @@ func (p *pass) end(ctx context.Context) error {
 		p.pass.Owed += n
 	}
 	p.pass.Parked, p.pass.Inbound, p.pass.OptOuts = s.Parked, s.Inbound, s.OptOuts
+	if s.Parked > 0 {
+		if err := p.noteParked(ctx); err != nil {
+			return err
+		}
+	}
 	if p.Shadow {
 		p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("mode: shadow. No box was set and no send refused; %d sends would have been, since the beginning.", s.WouldBlock))
 	}

@@ -78,6 +78,8 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 		say("No differences so far; the pass has not ended.")
 	case p.Error != "":
 		say("No differences in what could be read. Not everything could: see below.")
+	case p.Counts[numbersWaiting]+p.Counts[numbersParked] > 0:
+		say("No new differences; the boxes above are still to be set.")
 	default:
 		say("Nothing to report: CRM, provider and ledger agree.")
 	}

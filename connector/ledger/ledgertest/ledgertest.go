@@ -783,7 +783,7 @@ func owedTime(t *testing.T, s *suite) {
 	o := get(l.Claim(t.Context(), ledger.OweTime, 9))(t)
 	equal(t, "times owed", len(o), 1)
 	equal(t, "of", o[0].Seq, r[0].Seq)
-	timed := ledger.Event{Kind: ledger.KindTimed, ID: "t", At: now, Number: number(1), Timed: &ledger.Timed{Of: r[0].Seq, SentAt: now.Add(time.Minute)}}
+	timed := ledger.Event{Kind: ledger.KindTimed, ID: "t", At: now.Add(2 * time.Hour), Number: number(1), Timed: &ledger.Timed{Of: r[0].Seq, SentAt: now.Add(time.Minute)}}
 	add(t, l, timed)
 	equal(t, "state", l.State(number(1)), consent.OptedIn)
 	equal(t, "times owed", len(get(l.Claim(t.Context(), ledger.OweTime, 9))(t)), 0)

@@ -68,6 +68,8 @@ func (p *plain) append(e ledger.Event) ledger.Receipt {
 		m := *e.Opened
 		m.Status, m.UpdatedAt = ledger.InitialStatus(m.Decision), e.At
 		p.messages[m.ID] = m
+	case e.Started != nil:
+		p.progress(e.Started.Message, e)
 	case e.Outcome != nil:
 		p.progress(e.Outcome.Message, e)
 	case e.Status != nil:

@@ -118,6 +118,21 @@ func (d *dueList) release(it *dueItem) {
 	d.push(it)
 }
 
+// hurry makes everything of a kind that is not claimed due.
+func (d *dueList) hurry(kind ledger.OwedKind) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.heaps[kind]
+	if h == nil {
+		return
+	}
+	for _, it := range *h {
+		it.owed.NextAt = time.Time{}
+	}
+	heap.Init(h)
+	d.wake(kind)
+}
+
 func (d *dueList) push(it *dueItem) {
 	heap.Push(d.heap(it), it)
 	d.wake(it.owed.Kind)

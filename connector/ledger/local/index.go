@@ -535,7 +535,7 @@ func foldEvent(tx *bbolt.Tx, e ledger.Event, pos journal.Position, t *tally, owe
 		return owed, count(tx, "quarantine")
 	case e.Opened != nil:
 		return owed, foldOpened(tx, e)
-	case e.Outcome != nil, e.Status != nil:
+	case e.Started != nil, e.Outcome != nil, e.Status != nil:
 		return owed, foldProgress(tx, e)
 	case e.Written != nil:
 		return owed, foldWritten(tx, e)
@@ -596,6 +596,8 @@ func foldProgress(tx *bbolt.Tx, e ledger.Event) error {
 	var key []byte
 	var err error
 	switch {
+	case e.Started != nil:
+		key, err = get(tx, bMessageIDs, []byte(e.Started.Message))
 	case e.Outcome != nil:
 		key, err = get(tx, bMessageIDs, []byte(e.Outcome.Message))
 	case e.Status.Message != "":

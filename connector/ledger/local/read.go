@@ -346,5 +346,14 @@ func (l *Ledger) Return(_ context.Context, o ledger.Owed, until time.Time, note 
 	return nil
 }
 
+// Hurry makes the delayed and the parked work of a kind due now.
+func (l *Ledger) Hurry(ctx context.Context, kind ledger.OwedKind) error {
+	if err := l.catch(ctx); err != nil {
+		return err
+	}
+	l.due.hurry(kind)
+	return nil
+}
+
 // OwedSignal receives a value when work may have become claimable.
 func (l *Ledger) OwedSignal(kind ledger.OwedKind) <-chan struct{} { return l.due.signal(kind) }

@@ -211,9 +211,18 @@ func compareBucket(name []byte, have, want *bbolt.Bucket, differ func(string, ..
 	}
 }
 
+// Exists reports whether a data directory has a ledger.
+func Exists(dir string) bool {
+	segments, err := filepath.Glob(filepath.Join(dir, journalDir, "*.journal"))
+	return err == nil && len(segments) > 0
+}
+
 // Rebuild sets the index of a data directory aside and computes it again from the journal. No daemon may be
 // running. It also clears a JournalBehindError, after which the missing events are missing for good.
 func Rebuild(dir string, o Options) error {
+	if !Exists(dir) {
+		return fmt.Errorf("there is no journal in %s", dir)
+	}
 	path := filepath.Join(dir, indexFile)
 	db, err := openBolt(path)
 	if errors.Is(err, berrors.ErrTimeout) {

@@ -1,12 +1,49 @@
 package dropin
 
 import (
+	"context"
+	"fmt"
+	"iter"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/heed-sms/heed/connector"
+	"github.com/heed-sms/heed/connector/ledger"
 )
+
+// hourly is a ledger with one message an hour, back to the beginning of time.
+type hourly struct {
+	newest time.Time
+	read   *int
+}
+
+func (hourly) Message(context.Context, string) (ledger.Message, error) {
+	return ledger.Message{}, ledger.ErrNotFound
+}
+
+func (l hourly) Messages(context.Context) iter.Seq2[ledger.Message, error] {
+	return func(yield func(ledger.Message, error) bool) {
+		for at := l.newest; at.Year() > 2000; at = at.Add(-time.Hour) {
+			*l.read++
+			if !yield(ledger.Message{ID: fmt.Sprintf("msg_%032x", at.Unix()), Account: "main", CreatedAt: at}, nil) {
+				return
+			}
+		}
+	}
+}
+
+func TestAPollForRecentMessagesDoesNotReadTheWholeLedger(t *testing.T) {
+	read := 0
+	h := &Handler{Ledger: hourly{time.Date(2026, 3, 14, 9, 0, 0, 0, time.UTC), &read}, Accounts: []string{"main"}}
+	r := httptest.NewRequestWithContext(t.Context(), "GET", "/?DateSent%3E=2026-03-13", nil)
+	page, err := h.list(call{Request: r, account: "main"})
+	if err != nil || len(page.Messages) != 34 || read > 34+25 {
+		t.Errorf("%d messages of %d read: %v", len(page.Messages), read, err)
+	}
+}
 
 // FuzzForm checks that whatever a form says, it is refused with a code, or it is one message that asks for nothing that
 // heed would leave out.

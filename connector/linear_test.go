@@ -9,15 +9,18 @@ package connector_test
 // before a newer START took effect. Nor is there one if a send was refused while the number was open all the time.
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -40,6 +43,8 @@ import (
 	"github.com/heed-sms/heed/sms"
 	"github.com/heed-sms/heed/sms/phone"
 	"github.com/heed-sms/heed/sms/smstest"
+	"github.com/heed-sms/heed/sms/twilio"
+	"github.com/heed-sms/heed/sms/twilio/twiliofake"
 )
 
 func TestEveryHistoryOfStopsStartsAndSendsHasASequentialExplanation(t *testing.T) {
@@ -47,6 +52,190 @@ func TestEveryHistoryOfStopsStartsAndSendsHasASequentialExplanation(t *testing.T
 	w.open(t.TempDir())
 	w.run(200, 50)
 	w.check()
+}
+
+// The same promise at the other end of the wire: 200 clients send to 50 numbers through the Twilio driver, and the
+// provider's own server looks at what reaches it while the numbers' owners ask for silence.
+func TestNothingLeavesForANumberWhoseStopWasAcknowledged(t *testing.T) {
+	w := newWorld(t)
+	wire := &wire{world: w, requests: map[string]*request{}, acked: map[string]int64{}}
+	fake := twiliofake.New(twiliofake.Options{Numbers: []string{sender}, Seed: w.seed | 1})
+	t.Cleanup(fake.Close)
+	api := httptest.NewServer(wire.arrivals(fake.Handler()))
+	t.Cleanup(api.Close)
+	// Fewer connections than clients: many requests are under way before they have one.
+	transport := &http.Transport{MaxConnsPerHost: 32, MaxIdleConnsPerHost: 32}
+	t.Cleanup(transport.CloseIdleConnections)
+	driver, err := twilio.New(twilio.Config{AccountSID: fake.AccountSID(), AuthToken: fake.AuthToken(), From: sender, BaseURL: api.URL}, &http.Client{Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	l, err := local.Open(t.TempDir(), local.Options{Journal: journal.Options{BallastBytes: -1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	log, m := slog.New(slog.DiscardHandler), connector.NewMetrics(l, "test")
+	accounts := connector.Accounts{{Name: "main", Provider: traced{driver, wire}}}
+	gate := &connector.Gate{Ledger: l, Accounts: accounts, Region: "US", Metrics: m, Log: log, Now: time.Now}
+	t.Cleanup(gate.Start())
+	heed := &connector.Server{Inbox: &connector.Inbox{Ledger: l, Accounts: accounts, Replies: reply.Default(), Metrics: m, Log: log, Now: time.Now},
+		Gate: gate, Ledger: l, Metrics: m, Log: log, Now: time.Now}
+	public := httptest.NewServer(wire.acks(heed.PublicHandler()))
+	t.Cleanup(public.Close)
+	heed.Public = public.URL
+	fake.SetWebhook(public.URL + "/webhooks/main")
+
+	var id, refused atomic.Int64
+	send := func(n phone.Number) {
+		m, _, err := gate.Send(context.Background(), connector.Send{To: n.String(), Body: strconv.FormatInt(id.Add(1), 10)})
+		switch {
+		case err != nil:
+			t.Errorf("send: %v", err)
+		case m.Status == ledger.StatusBlocked:
+			refused.Add(1)
+		case m.Status != ledger.StatusSent && m.Status != ledger.StatusUnknown: // unknown: cut while it was under way
+			t.Errorf("a send became %s: %s", m.Status, m.Error)
+		}
+	}
+	var clients sync.WaitGroup
+	sends, enough := make(chan struct{}), make(chan struct{})
+	for c := range 200 {
+		clients.Go(func() {
+			random := rand.New(rand.NewPCG(w.seed, uint64(c)+1))
+			for {
+				send(w.numbers[random.IntN(len(w.numbers))])
+				select {
+				case <-enough:
+					return
+				case sends <- struct{}{}:
+				default:
+				}
+			}
+		})
+	}
+	for _, n := range w.numbers {
+		for range 10 { // the STOPs come while the sends go on
+			<-sends
+		}
+		// Plain words: the provider itself does not act on them, so only heed stands between.
+		if d, err := fake.Deliver(n.String(), sender, "please stop texting me"); err != nil || d.Status != http.StatusOK {
+			t.Errorf("the STOP was not acknowledged: %+v, %v", d, err)
+		}
+	}
+	close(enough)
+	clients.Wait()
+	for _, n := range w.numbers {
+		send(n)
+	}
+	transport.CloseIdleConnections()
+	api.Close() // waits for what is still arriving
+	wire.check(refused.Load())
+}
+
+// request is one message on its way, by the world's clock; 0 for what did not happen.
+type request struct {
+	to      string
+	began   int64 // the driver was called
+	wanted  bool  // its context was alive then
+	headers int64 // the transport had written the header
+	arrived int64 // the provider's server has it, in full
+}
+
+// wire keeps what passes both ends of it.
+type wire struct {
+	*world
+	mu       sync.Mutex
+	requests map[string]*request // by body, which is different for every message
+	acked    map[string]int64    // when a number's STOP was acknowledged
+}
+
+// traced is a provider that notes what becomes of its requests.
+type traced struct {
+	sms.Provider
+	wire *wire
+}
+
+func (p traced) Send(ctx context.Context, m sms.Message) (sms.Receipt, error) {
+	w := p.wire
+	r := &request{to: m.To, began: w.tick(), wanted: ctx.Err() == nil}
+	w.mu.Lock()
+	w.requests[m.Body] = r
+	w.mu.Unlock()
+	w.delays.dawdle()
+	return p.Provider.Send(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { w.delays.dawdle() },
+		WroteHeaders: func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			r.headers = w.tick()
+		},
+	}), m)
+}
+
+// arrivals is the provider's server, which notes the messages that reach it.
+func (w *wire) arrivals(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		at := w.tick()
+		body, err := io.ReadAll(r.Body)
+		form, notForm := url.ParseQuery(string(body))
+		if err == nil && notForm == nil {
+			w.mu.Lock()
+			w.requests[form.Get("Body")].arrived = at
+			w.mu.Unlock()
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(rw, r)
+	})
+}
+
+// acks is heed's public side, and notes when a STOP is acknowledged.
+func (w *wire) acks(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		form, notForm := url.ParseQuery(string(body))
+		if err = errors.Join(err, notForm); err != nil {
+			w.t.Error(err)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(rw, r)
+		at := w.tick()
+		w.mu.Lock()
+		w.acked[form.Get("From")] = at
+		w.mu.Unlock()
+	})
+}
+
+func (w *wire) check(refused int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	arrived, prevented, late := 0, 0, 0
+	for id, r := range w.requests {
+		ack := w.acked[r.to]
+		switch {
+		case r.arrived == 0:
+			prevented++
+			continue
+		case r.arrived > ack:
+			late++
+		}
+		arrived++
+		switch {
+		case r.began > ack:
+			w.t.Errorf("request %s to %s began at %d, after the STOP was acknowledged at %d, and arrived at %d", id, r.to, r.began, ack, r.arrived)
+		case r.headers > ack:
+			w.t.Errorf("request %s to %s began at %d, but its header was written at %d, after the STOP was acknowledged at %d, and it arrived at %d", id, r.to, r.began, r.headers, ack, r.arrived)
+		}
+	}
+	w.t.Logf("%d requests arrived, %d of them after the STOP that they had overtaken; %d were prevented on their way, %d sends refused before", arrived, late, prevented, refused)
+	if len(w.acked) != len(w.numbers) || arrived == 0 || prevented == 0 || refused == 0 {
+		w.t.Error("something never happened: the test tests too little")
+	}
 }
 
 // The kinds of operation in a history.
@@ -435,7 +624,7 @@ func (l line) Send(ctx context.Context, m sms.Message) (sms.Receipt, error) {
 		l.p.t.Error(err)
 	}
 	for look := range 2 {
-		for range 3 * look { // time for a STOP
+		if look > 0 {
 			l.p.delays.pause()
 		}
 		call := l.p.tick()
@@ -523,7 +712,7 @@ func (d *delays) roll(n int) bool {
 
 func (d *delays) pause() {
 	d.mu.Lock()
-	if n := len(d.parked); n > 0 && d.rand.IntN(2) == 0 {
+	if n := len(d.parked); n > 0 && d.rand.IntN(8) == 0 {
 		i := d.rand.IntN(n)
 		close(d.parked[i])
 		d.parked = slices.Delete(d.parked, i, i+1)
@@ -531,7 +720,7 @@ func (d *delays) pause() {
 	var wait chan struct{}
 	turns := 0
 	switch x := d.rand.IntN(8); {
-	case x == 0 && len(d.parked)+1 < d.active: // somebody is left who will come by here, or leave
+	case x == 0 && len(d.parked) < d.active/2: // the others will come by here, or leave
 		wait = make(chan struct{})
 		d.parked = append(d.parked, wait)
 	case x < 4:

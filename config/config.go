@@ -138,12 +138,15 @@ const (
 
 // OutboundMessage is an endpoint for Salesforce outbound messages.
 type OutboundMessage struct {
-	Hook    Secret `yaml:"hook"`    // the last part of the endpoint's path; whoever knows it can call
-	CRM     string `yaml:"crm"`     // name of the CRM
-	OrgID   OrgID  `yaml:"org_id"`  // the only organisation that may call
-	To      string `yaml:"to"`      // field with the recipient's number
-	Body    string `yaml:"body"`    // field with the text
-	Account string `yaml:"account"` // name of the SMS account; the first one if the file does not say
+	Hook     Secret `yaml:"hook"`     // the last part of the endpoint's path; whoever knows it can call
+	CRM      string `yaml:"crm"`      // name of the CRM
+	OrgID    OrgID  `yaml:"org_id"`   // the only organisation that may call
+	To       string `yaml:"to"`       // field with the recipient's number
+	Body     string `yaml:"body"`     // field with the text
+	Account  string `yaml:"account"`  // name of the SMS account; the first one if the file does not say
+	From     string `yaml:"from"`     // the sender; the account's own if the file does not say
+	OptOut   string `yaml:"opt_out"`  // field with the opt-out box, if the message carries it
+	Campaign string `yaml:"campaign"` // kept with each send
 }
 
 // Consent is the policy.

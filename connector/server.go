@@ -24,6 +24,7 @@ import (
 
 	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/connector/openapi"
 	"github.com/heed-sms/heed/crm"
 	"github.com/heed-sms/heed/sms"
 )
@@ -58,6 +59,8 @@ type Server struct {
 	Now      func() time.Time
 	// Ready returns why heed is not ready, beside the ledger's own health; nil if it is.
 	Ready func() error
+	// Routes adds further public routes: the ways in that speak another system's language. May be nil.
+	Routes func(mux *http.ServeMux)
 
 	refusedAt atomic.Int64 // when a refused webhook was logged last, Unix seconds
 }
@@ -86,6 +89,10 @@ func (s *Server) PublicHandler() http.Handler {
 	mux.Handle("POST /v1/holds/{number}", s.authorized(MayAdmin, maxSend, s.resolve))
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz(false))
+	mux.Handle("GET /openapi.yaml", openapi.Handler())
+	if s.Routes != nil {
+		s.Routes(mux)
+	}
 	return s.guard(mux)
 }
 
@@ -250,13 +257,22 @@ func (s *Server) authorized(right Right, limit int64, fn func(w http.ResponseWri
 	})
 }
 
-// key returns the API key of a request. The comparison is over hashes, and over all of them.
+// key returns the API key of a request.
 func (s *Server) key(r *http.Request) (Key, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return Key{}, Problem{Type: "unauthorized", Title: "Unauthorized", Status: 401, Detail: "There is no API key.", Hint: "Send the header Authorization: Bearer KEY."}
 	}
-	h := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	k, ok := s.KeyOf(strings.TrimSpace(token))
+	if !ok {
+		return Key{}, Problem{Type: "unauthorized", Title: "Unauthorized", Status: 401, Detail: "The API key is not known.", Hint: "keys: in the configuration holds the SHA-256 of each key."}
+	}
+	return k, nil
+}
+
+// KeyOf returns the API key with a secret. It compares hashes, and all of them, so its time tells nothing.
+func (s *Server) KeyOf(secret string) (Key, bool) {
+	h := sha256.Sum256([]byte(secret))
 	found := -1
 	for i := range s.Keys {
 		if subtle.ConstantTimeCompare(h[:], s.Keys[i].SHA256[:]) == 1 {
@@ -264,9 +280,9 @@ func (s *Server) key(r *http.Request) (Key, error) {
 		}
 	}
 	if found < 0 {
-		return Key{}, Problem{Type: "unauthorized", Title: "Unauthorized", Status: 401, Detail: "The API key is not known.", Hint: "keys: in the configuration holds the SHA-256 of each key."}
+		return Key{}, false
 	}
-	return s.Keys[found], nil
+	return s.Keys[found], true
 }
 
 // HashKey returns what the configuration holds for an API key: its SHA-256 in hex.

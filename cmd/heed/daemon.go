@@ -20,6 +20,8 @@ import (
 	"github.com/heed-sms/heed/connector"
 	"github.com/heed-sms/heed/connector/confirm"
 	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/dropin"
+	"github.com/heed-sms/heed/connector/hooks"
 	"github.com/heed-sms/heed/connector/ledger/local"
 	"github.com/heed-sms/heed/connector/reply"
 	"github.com/heed-sms/heed/crm/salesforce"
@@ -162,6 +164,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 			return nil
 		},
 	}
+	srv.Routes = d.routes(srv)
 	control := d.controlHandler(ctx)
 	sock, err := listenControl(d.cfg.DataDir)
 	if err != nil {
@@ -230,6 +233,23 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 		return nil
 	}
 	return cause
+}
+
+// routes are the ways in that speak another system's language: Twilio's API and Salesforce's outbound messages.
+func (d *daemon) routes(srv *connector.Server) func(mux *http.ServeMux) {
+	twilio := &dropin.Handler{Gate: d.gate, Ledger: d.ledger, Key: srv.KeyOf, Log: d.log}
+	for _, a := range d.accounts {
+		twilio.Accounts = append(twilio.Accounts, a.Name)
+	}
+	salesforce := &hooks.Handler{Gate: d.gate, Ledger: d.ledger, Log: d.log, Now: time.Now}
+	for _, o := range d.cfg.OutboundMessages {
+		salesforce.Hooks = append(salesforce.Hooks, hooks.Hook{Secret: o.Hook.Reveal(), CRM: o.CRM, OrgID: string(o.OrgID), To: o.To, Body: o.Body,
+			OptOut: o.OptOut, Account: o.Account, From: o.From, Name: o.Campaign})
+	}
+	return func(mux *http.ServeMux) {
+		twilio.Register(mux)
+		mux.Handle("POST /salesforce/outbound-messages/{hook}", salesforce)
+	}
 }
 
 // seedMetrics tells the metrics what earlier runs did.

@@ -37,13 +37,14 @@ var mayImport = map[string][]string{
 	"connector/ledger/journal":      {},
 	"connector/ledger/local":        {"connector/ledger", "connector/ledger/journal", "connector/consent", "crm", "sms/phone"},
 	"connector/ledger/ledgertest":   {"connector/ledger", "connector/consent", "connector/reply", "crm", "sms/phone"},
-	"connector":                     {"connector/confirm", "connector/consent", "connector/ledger", "connector/reply", "crm", "sms", "sms/phone"},
+	"connector":                     {"connector/confirm", "connector/consent", "connector/ledger", "connector/openapi", "connector/reply", "crm", "sms", "sms/phone"},
 	"sync/reconcile":                {"connector/consent", "connector/ledger", "connector/reply", "crm", "sms", "sms/phone"},
 	"sync/schedule":                 {},
 	"connector/confirm":             {"connector/reply", "sms/phone"},
 	"crm/salesforce/outbound":       {},
 	"connector/dropin":              {"connector", "connector/confirm", "connector/consent", "connector/ledger", "sms/phone"},
 	"connector/openapi":             {},
+	"connector/hooks":               {"connector", "connector/ledger", "crm", "crm/salesforce/outbound"},
 	"cmd/heed":                      nil, // the wiring: everything
 }
 

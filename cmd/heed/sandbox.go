@@ -54,7 +54,7 @@ type worldOptions struct {
 }
 
 func newWorld(o worldOptions) (_ *world, err error) {
-	w := &world{apiKey: secret("heed_key_"), hook: secret(""), dataDir: "./" + secret("heed-sandbox-")[:len("heed-sandbox-")+6], clientID: "heed-sandbox-client",
+	w := &world{apiKey: secret("heedkey"), hook: secret(""), dataDir: "./" + secret("heed-sandbox-")[:len("heed-sandbox-")+6], clientID: "heed-sandbox-client",
 		clientSecret: "heed-sandbox-secret", username: "heed.integration@sandbox.example", from: "+15550100000"}
 	defer func() {
 		if err != nil {

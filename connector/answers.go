@@ -38,7 +38,7 @@ const ConfirmWithin = 5 * time.Minute
 
 // Run sends what is owed as it comes, until ctx ends.
 func (a *Answers) Run(ctx context.Context) {
-	every(ctx, a.Ledger.OwedSignal(ledger.OweAnswer), a.Log, "texts that heed owes could not be sent", a.Flush)
+	every(ctx, time.Second, a.Ledger.OwedSignal(ledger.OweAnswer), a.Log, "texts that heed owes could not be sent", a.Flush)
 }
 
 // Flush sends every text that may be sent now.
@@ -115,13 +115,13 @@ func (g *Gate) sendOwn(ctx context.Context, m ledger.Message) (ledger.Message, e
 	return g.dispatch(ctx, acc, m), nil
 }
 
-// every runs fn when there is a signal and once a second, for what comes due without one, until ctx ends.
-func every(ctx context.Context, signal <-chan struct{}, log *slog.Logger, trouble string, fn func(context.Context) error) {
+// every runs fn when there is a signal and at least once in each interval, for what comes due without one, until ctx ends.
+func every(ctx context.Context, interval time.Duration, signal <-chan struct{}, log *slog.Logger, trouble string, fn func(context.Context) error) {
 	for {
 		if err := fn(ctx); err != nil && ctx.Err() == nil {
 			log.Error(trouble, "error", err)
 		}
-		t := time.NewTimer(time.Second)
+		t := time.NewTimer(interval)
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -291,7 +291,7 @@ func (h *Holds) Flush(ctx context.Context) error {
 
 // Run looks at the deadlines until ctx ends.
 func (h *Holds) Run(ctx context.Context) {
-	every(ctx, nil, h.Log, "the review queue could not be looked at", h.Flush)
+	every(ctx, 30*time.Second, nil, h.Log, "the review queue could not be looked at", h.Flush)
 }
 
 // doubleOptIn reads the answer to the question of a double opt-in, which means something only while it is open.

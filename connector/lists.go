@@ -27,7 +27,7 @@ type Lists struct {
 
 // Run does the work as it comes, until ctx ends.
 func (l *Lists) Run(ctx context.Context) {
-	every(ctx, l.Ledger.OwedSignal(ledger.OweTell), l.Log, "the provider's own list could not be written", l.Flush)
+	every(ctx, time.Second, l.Ledger.OwedSignal(ledger.OweTell), l.Log, "the provider's own list could not be written", l.Flush)
 }
 
 // Flush does all the work that may be done now.

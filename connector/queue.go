@@ -31,7 +31,7 @@ const (
 
 // Run sends what waits as it comes, until ctx ends; what is being sent then is sent to its end.
 func (q *Queue) Run(ctx context.Context) {
-	every(ctx, q.Ledger.OwedSignal(ledger.OweSend), q.Log, "queued messages could not be sent", q.Flush)
+	every(ctx, time.Second, q.Ledger.OwedSignal(ledger.OweSend), q.Log, "queued messages could not be sent", q.Flush)
 }
 
 // Flush sends every message that waits.

@@ -183,6 +183,12 @@ func (c *Consents) Set(ctx context.Context, n phone.Number, state consent.State,
 
 // Ask asks a number for a double opt-in and sends the question. The number is pending until it answers YES or NO.
 func (c *Consents) Ask(ctx context.Context, n phone.Number, account, lang string, source consent.Source, who, why string) (ledger.Message, error) {
+	if err := c.Ledger.Health(); err != nil {
+		return ledger.Message{}, err
+	}
+	if _, ok := c.Gate.Accounts.Find(account); !ok {
+		return ledger.Message{}, &InputError{"account", "no such account is configured"}
+	}
 	switch c.Ledger.State(n) {
 	case consent.OptedOut:
 		return ledger.Message{}, ErrSticky
@@ -205,18 +211,27 @@ func (c *Consents) Ask(ctx context.Context, n phone.Number, account, lang string
 
 // Resolve answers a held reply: it was a request to stop (stop), or it was not.
 func (c *Consents) Resolve(ctx context.Context, n phone.Number, stop bool, who, why string) error {
-	if c.Ledger.State(n) != consent.Held {
+	known, err := c.Ledger.Number(ctx, n)
+	if err != nil {
+		return err
+	}
+	if known.Facts.State() != consent.Held {
 		return ErrNotHeld
 	}
+	change := consent.Change{Action: consent.Release, Source: consent.Admin, At: c.Now().UTC()}
 	if stop {
 		// It was the recipient's wish all along, so only the recipient lifts it again.
-		return c.append(ctx, n, consent.Change{Action: consent.OptOut, Source: consent.Recipient, At: c.Now().UTC()}, who, why, "")
+		change = consent.Change{Action: consent.OptOut, Source: consent.Recipient, At: change.At}
 	}
-	return c.append(ctx, n, consent.Change{Action: consent.Release, Source: consent.Admin, At: c.Now().UTC()}, who, why, "")
+	// A decision comes after what it decides, whatever the clock says. (A tie would go to the hold.)
+	if after := known.Facts.HeldAt.Add(time.Millisecond); change.At.Before(after) {
+		change.At = after
+	}
+	return c.append(ctx, n, change, who, why, "")
 }
 
 func (c *Consents) append(ctx context.Context, n phone.Number, change consent.Change, who, why, id string) error {
-	_, err := c.Ledger.Append(ctx, ledger.Event{Kind: ledger.KindConsent, ID: id, At: c.Now().UTC(), Number: n,
+	_, err := c.Ledger.Append(ctx, ledger.Event{Kind: ledger.KindConsent, ID: id, At: change.At, Number: n,
 		Consent: &ledger.Consent{Change: change, Actor: who, Why: why}})
 	return err
 }

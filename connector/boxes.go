@@ -291,6 +291,12 @@ func changedAt(n ledger.Number) time.Time {
 	case f.ClosedByHand():
 		return f.OutAt
 	}
+	switch f.State() {
+	case consent.Held:
+		return f.HeldAt
+	case consent.Pending:
+		return f.AskedAt
+	}
 	return slices.MaxFunc([]time.Time{f.StartAt, f.InAt}, time.Time.Compare)
 }
 

@@ -49,11 +49,7 @@ type OptOut struct {
 // AsOptOut returns a number's line in the list, ok is false if it is not on it.
 func AsOptOut(n ledger.Number) (OptOut, bool) {
 	s := n.Facts.State()
-	since := changedAt(n)
-	if s == consent.Held {
-		since = n.Facts.HeldAt
-	}
-	return OptOut{n.Number, s, n.Source, n.Keyword, since}, s == consent.OptedOut || s == consent.Held
+	return OptOut{n.Number, s, n.Source, n.Keyword, changedAt(n)}, s == consent.OptedOut || s == consent.Held
 }
 
 func (s *Server) pathNumber(r *http.Request) (phone.Number, error) {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"mime"
 	"net"
 	"net/http"
 	"slices"
@@ -234,7 +235,7 @@ func (s *Server) authorized(right Right, limit int64, fn func(w http.ResponseWri
 			}
 			var body []byte
 			if limit > 0 {
-				if ct := r.Header.Get("Content-Type"); ct != "" && !strings.HasPrefix(ct, "application/json") {
+				if ct, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); r.Header.Get("Content-Type") != "" && (err != nil || ct != "application/json") {
 					return Problem{Type: "media-type", Title: "Unsupported media type", Status: 415, Detail: "Send application/json."}
 				}
 				if body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit)); err != nil {

@@ -28,6 +28,9 @@ bench: ## measure heed against floors in the same run
 crash: ## 50 kill -9 cycles of a whole daemon
 	go test -count=1 -run TestKilledAtAnyMoment -v ./cmd/heed
 
+salesforce: ## put the OpenAPI document into the Salesforce package
+	deploy/salesforce/build.sh
+
 fuzz: ## a minute on each fuzz target
 	@for p in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$p/*_test.go | sed 's/func //'); do \
@@ -36,4 +39,4 @@ fuzz: ## a minute on each fuzz target
 build: ## a static binary in dist/
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o dist/heed ./cmd/heed
 
-.PHONY: help demo demo-exit test race lint check bench crash fuzz build
+.PHONY: help demo demo-exit test race lint check bench crash salesforce fuzz build

@@ -350,6 +350,22 @@ func describe(e ledger.Event) string {
 		return "CRM: " + strings.Join(parts, "; ")
 	case e.Correction != nil:
 		return "pass: " + e.Correction.Detail
+	case e.Started != nil:
+		return "queued send " + e.Started.Message + " begins"
+	case e.Dropped != nil:
+		return "confirmation not sent: " + e.Dropped.Why
+	case e.Told != nil && len(e.Told.Results) == 0:
+		return "provider's own list: no account has one that heed may write"
+	case e.Told != nil:
+		var parts []string
+		for _, r := range e.Told.Results {
+			if r.Class == "" {
+				parts = append(parts, r.Account+" told")
+			} else {
+				parts = append(parts, r.Account+" refused: "+r.Text)
+			}
+		}
+		return "provider's own list: " + strings.Join(parts, "; ")
 	}
 	return string(e.Kind)
 }

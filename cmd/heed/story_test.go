@@ -364,22 +364,31 @@ func TestAFlippedByteInJournalOrIndexIsFoundAndNamed(t *testing.T) {
 		t.Errorf("journal: exit code %d\n%s", code, out)
 	}
 	restore()
-	// In the index: the value of the first number's record.
+	// In the index: the value of a number's record, wherever it stands; older copies in free pages do not count.
 	index := filepath.Join(dir, "index.db")
 	raw, err := os.ReadFile(index)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := bytes.Index(raw, []byte("recipient"))
-	if at < 0 {
+	var undo []func()
+	for at := 0; ; {
+		i := bytes.Index(raw[at:], []byte("recipient"))
+		if i < 0 {
+			break
+		}
+		undo = append(undo, flip(index, int64(at+i)))
+		at += i + 1
+	}
+	if len(undo) == 0 {
 		t.Fatal("no number record in the index")
 	}
-	restore = flip(index, int64(at))
 	out, _, code = heed(t, "", "verify", "-c", cfg)
 	if code != exitFailed || !strings.Contains(out, "bucket numbers") {
 		t.Errorf("index: exit code %d\n%s", code, out)
 	}
-	restore()
+	for _, restore := range undo {
+		restore()
+	}
 	if out, _, code = heed(t, "", "verify", "-c", cfg); code != exitOK {
 		t.Errorf("restored: exit code %d\n%s", code, out)
 	}

@@ -64,6 +64,8 @@ func (c *checker) check() {
 	c.required("data_dir", cfg.DataDir, "name a directory for heed's ledger, or leave the key out")
 	c.listeners()
 	c.keys()
+	c.limit("limits.per_key", cfg.Limits.PerKey)
+	c.limit("limits.per_account", cfg.Limits.PerAccount)
 	if len(cfg.SMS) == 0 {
 		c.problem("sms", "no SMS account is configured", "without one no STOP can come in; the example shows one")
 	}
@@ -189,6 +191,13 @@ func (c *checker) keys() {
 				c.oneOf(at, string(p), string(MaySend), string(MayRead), string(MayAdmin))
 			}
 		}
+	}
+}
+
+func (c *checker) limit(path string, perSecond int) {
+	const most = 1_000_000
+	if perSecond < 0 || perSecond > most {
+		c.problem(path, fmt.Sprintf("is not between 0 and %d", most), "write how many a second, or 0 for no limit")
 	}
 }
 

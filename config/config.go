@@ -50,6 +50,7 @@ type Config struct {
 	Public           Public            `yaml:"public"`
 	Admin            Admin             `yaml:"admin"`
 	Keys             []Key             `yaml:"keys"`
+	Limits           Limits            `yaml:"limits"`
 	SMS              []Account         `yaml:"sms"`
 	CRM              []Section         `yaml:"crm"`
 	OutboundMessages []OutboundMessage `yaml:"outbound_messages"`
@@ -99,6 +100,12 @@ const (
 	MayRead  Permission = "read"  // ask for decisions, consents and messages
 	MayAdmin Permission = "admin" // set consent by hand, and whatever else the admin page can do
 )
+
+// Limits bounds how fast callers ask and accounts send. 0 is no limit.
+type Limits struct {
+	PerKey     int `yaml:"per_key"`     // requests a second with one API key
+	PerAccount int `yaml:"per_account"` // messages a second that one SMS account sends
+}
 
 // Hash is a SHA-256 digest, written as 64 hexadecimal digits.
 type Hash [sha256.Size]byte
@@ -207,6 +214,7 @@ func defaults() *Config {
 		DataDir:  "./heed-data",
 		Public:   Public{Listen: ":8080"},
 		Admin:    Admin{Listen: "127.0.0.1:8081"},
+		Limits:   Limits{PerKey: 200, PerAccount: 100},
 		Consent:  Consent{DefaultRegion: "US", HoldFor: Period{Days: 5}},
 		Schedule: Schedule{Incremental: "@every 1m", Nightly: "0 2 * * *", Timezone: "UTC"},
 	}

@@ -228,6 +228,8 @@ func TestTheExampleTellsTheDefaults(t *testing.T) {
 		`Default: "` + c.Public.Listen + `".`,
 		"Default: " + c.Admin.Listen + ".",
 		"Default: ./" + c.DataDir + ".",
+		fmt.Sprintf("Default: %d.\n  per_key: ", c.Limits.PerKey),
+		fmt.Sprintf("Default: %d.\n  per_account: ", c.Limits.PerAccount),
 		"Default: " + c.Consent.DefaultRegion + ".",
 		"Default: " + c.Consent.HoldFor.String() + ".",
 		`Default: "` + c.Schedule.Incremental + `".`,

@@ -112,6 +112,7 @@ func (g *Gate) sendOwn(ctx context.Context, m ledger.Message) (ledger.Message, e
 	if err != nil || existed || m.Status != ledger.StatusQueued {
 		return m, err
 	}
+	g.Limits.passing(acc.Name, g.Now()) // a confirmation goes before what others send
 	return g.dispatch(ctx, acc, m), nil
 }
 

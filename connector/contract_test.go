@@ -246,6 +246,15 @@ func exchanges() []exchange {
 		with("without a key", 401, func(e *exchange) { e.key, e.refuse = "", true })
 		with("with an unknown key", 401, func(e *exchange) { e.key = "k-unknown" })
 		with("without the right", 403, func(e *exchange) { e.key = o.other })
+		with("too often", 429, func(e *exchange) {
+			e.given = func(r *rig) {
+				r.server.Now = func() time.Time { return time.Unix(1, 0) }
+				r.server.Limits = connector.NewLimits(1, 0, r.server.Keys, nil)
+				for range 2 {
+					r.request(o.method, o.path, o.key, o.body)
+				}
+			}
+		})
 		with("when heed is broken", 500, func(e *exchange) { e.given = broken })
 		with("when the ledger is gone", 503, func(e *exchange) {
 			e.given = func(r *rig) { _ = r.ledger.Close() }
@@ -379,7 +388,7 @@ func TestTheServerKeepsTheContract(t *testing.T) {
 				if strings.Contains(b.text, "5550142") || strings.Contains(b.text, "hello") {
 					t.Errorf("the problem repeats what was sent: %s", b.text)
 				}
-				for status, name := range map[int]string{401: "WWW-Authenticate", 503: "Retry-After"} {
+				for status, name := range map[int]string{401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"} {
 					if w.Code == status && w.Header().Get(name) == "" {
 						t.Errorf("no %s", name)
 					}

@@ -34,11 +34,12 @@ type Gate struct {
 	CRMs      []CRM
 	Policy    consent.Policy // as the ledger's
 	Region    string         // for numbers without a country code, ISO 3166-1 alpha-2
+	Limits    *Limits        // how fast accounts send, nil for as fast as they can
 	PublicURL string         // base of the status callback URL, "" for no callbacks
 	Metrics   *Metrics
 	Log       *slog.Logger
 	Now       func() time.Time
-	// Wait waits before a busy provider is asked again, and reports whether ctx let it; nil waits in real time.
+	// Wait waits for an account's turn and before a busy provider is asked again, and reports whether ctx let it; nil waits in real time.
 	Wait func(ctx context.Context, d time.Duration) bool
 
 	lanes lanes
@@ -88,7 +89,8 @@ func (g *Gate) Start() (stop func()) {
 // of it: a blocked message is an answer, not an error. existed is set when the same idempotency key was answered
 // before; nothing is sent then.
 //
-// Errors: *InputError; ledger.ErrKeyReused; or ledger.ErrUnavailable, which means that nothing was sent.
+// Errors: *InputError; *TooManyError, which means that nothing was recorded; ledger.ErrKeyReused; or
+// ledger.ErrUnavailable, which means that nothing was sent.
 func (g *Gate) Send(ctx context.Context, s Send) (m ledger.Message, existed bool, _ error) {
 	a, ok := g.Accounts.Find(s.Account)
 	switch {
@@ -122,6 +124,12 @@ func (g *Gate) Send(ctx context.Context, s Send) (m ledger.Message, existed bool
 	}
 	if s.Ticked && floor.Verdict == consent.Allow {
 		floor = g.Policy.Apply(consent.Decision{Verdict: consent.Block, Reason: consent.CRMOptOut})
+	}
+	// What is refused needs no turn, and what is deferred waits for one later.
+	if !s.Deferred && floor.Verdict == consent.Allow && g.Ledger.Decide(m.To).Verdict == consent.Allow {
+		if err := g.firstTurn(ctx, a.Name, m.Key); err != nil {
+			return ledger.Message{}, false, err
+		}
 	}
 	// Once it is asked for, a decision is recorded even if the caller hangs up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
@@ -188,13 +196,9 @@ func (g *Gate) floor(ctx context.Context, m *ledger.Message) (consent.Decision, 
 // dispatch makes the one attempt to hand an allowed message to the provider, and records what came of it. Where the
 // provider proved that it did not take a deferred message because it was busy, it is asked again.
 func (g *Gate) dispatch(ctx context.Context, a Account, m ledger.Message) ledger.Message {
-	wait := g.Wait
-	if wait == nil {
-		wait = sleep
-	}
 	for try := 1; ; try++ {
 		out, again := g.attempt(ctx, a, m)
-		if !m.Deferred || again == 0 || try == maxTries || !wait(ctx, max(again, backoff(try))) {
+		if !m.Deferred || again == 0 || try == maxTries || !g.wait(ctx, max(again, backoff(try))) || g.turn(ctx, a.Name, queueTimeout) != nil {
 			return g.settle(ctx, m, out)
 		}
 	}

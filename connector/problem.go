@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/sms"
@@ -17,6 +18,8 @@ type Problem struct {
 	Detail string `json:"detail,omitempty"`
 	Field  string `json:"field,omitempty"` // the field of the request that is at fault
 	Hint   string `json:"hint,omitempty"`  // what to do next
+
+	retryAfter int // seconds, of a 429
 }
 
 func (p Problem) Error() string { return p.Title + ": " + p.Detail }
@@ -40,12 +43,15 @@ var problems = []struct {
 func problemOf(err error) Problem {
 	var p Problem
 	var in *InputError
+	var tooMany *TooManyError
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &p):
 		return p
 	case errors.As(err, &in):
 		return Problem{Type: "invalid", Title: "Invalid request", Status: 422, Field: in.Field, Detail: in.Reason}
+	case errors.As(err, &tooMany):
+		return tooMany.problem()
 	case errors.As(err, &tooLarge):
 		return Problem{Type: "too-large", Title: "Request too large", Status: 413, Detail: "The body is larger than this address takes."}
 	}
@@ -64,6 +70,8 @@ func writeProblem(w http.ResponseWriter, p Problem) {
 	switch p.Status {
 	case 401:
 		h.Set("WWW-Authenticate", `Bearer realm="heed"`)
+	case 429:
+		h.Set("Retry-After", strconv.Itoa(p.retryAfter))
 	case 503:
 		h.Set("Retry-After", "5")
 	}

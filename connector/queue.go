@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/sms/phone"
 )
@@ -77,6 +78,12 @@ func (q *Queue) send(ctx context.Context, o ledger.Owed) error {
 	a, ok := q.Accounts.Find(m.Account)
 	if !ok {
 		return errNoAccount // the account left the configuration; the message waits for it
+	}
+	if ledger.Exempt(m, q.Ledger.Decide(m.To)).Verdict == consent.Allow {
+		// Before the attempt is recorded: whoever stops heed now stops a wait, not a send.
+		if err := q.Gate.turn(ctx, a.Name, queueTimeout); err != nil {
+			return err
+		}
 	}
 	e := ledger.Event{Kind: ledger.KindStarted, ID: "start/" + m.ID, At: q.Now().UTC(), Number: o.Number, Started: &ledger.Started{Message: m.ID, Of: o.Of}}
 	r, err := q.Ledger.Append(ctx, e)

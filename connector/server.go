@@ -54,7 +54,8 @@ type Server struct {
 	Holds    *Holds
 	Ledger   ledger.Ledger
 	Keys     []Key
-	Public   string // base of the public URL, without a trailing slash: what providers sign
+	Limits   *Limits // nil for none
+	Public   string  // base of the public URL, without a trailing slash: what providers sign
 	Metrics  *Metrics
 	Log      *slog.Logger
 	Now      func() time.Time
@@ -232,6 +233,9 @@ func (s *Server) authorized(right Right, limit int64, fn func(w http.ResponseWri
 			if !slices.Contains(k.May, right) {
 				return Problem{Type: "forbidden", Title: "Forbidden", Status: 403, Detail: fmt.Sprintf("The key %q may not %s.", k.Name, right),
 					Hint: "Add the right to the key in the configuration, or use another key."}
+			}
+			if err := s.Limits.Ask(k.Name, s.Now()); err != nil {
+				return err
 			}
 			var body []byte
 			if limit > 0 {

@@ -47,6 +47,7 @@ type house struct {
 	passes   *reconcile.Runner
 	metrics  *connector.Metrics
 	keys     []connector.Key
+	limits   *connector.Limits
 	accounts connector.Accounts
 	crms     []connector.CRM
 }
@@ -90,9 +91,10 @@ func openHouse(cfg *config.Config, d drivers, log *slog.Logger) (*house, error) 
 		}
 		h.keys = append(h.keys, key)
 	}
+	h.limits = connector.NewLimits(cfg.Limits.PerKey, cfg.Limits.PerAccount, h.keys, h.accounts)
 	now := time.Now
 	h.inbox = &connector.Inbox{Ledger: l, Accounts: h.accounts, Replies: replies, Metrics: h.metrics, Log: log, Now: now}
-	h.gate = &connector.Gate{Ledger: l, Accounts: h.accounts, CRMs: h.crms, Policy: policy(cfg), Region: cfg.Consent.DefaultRegion, PublicURL: cfg.Public.URL, Metrics: h.metrics, Log: log, Now: now}
+	h.gate = &connector.Gate{Ledger: l, Accounts: h.accounts, CRMs: h.crms, Policy: policy(cfg), Region: cfg.Consent.DefaultRegion, Limits: h.limits, PublicURL: cfg.Public.URL, Metrics: h.metrics, Log: log, Now: now}
 	h.boxes = &connector.Boxes{Ledger: l, CRMs: h.crms, Metrics: h.metrics, Log: log, Now: now}
 	h.times = &connector.Times{Ledger: l, Accounts: h.accounts, Log: log, Now: now}
 	h.answers = &connector.Answers{Ledger: l, Gate: h.gate, Texts: d.texts, Metrics: h.metrics, Log: log, Now: now}
@@ -156,7 +158,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 
 	var ready atomic.Bool
 	srv := &connector.Server{
-		Inbox: d.inbox, Gate: d.gate, Consents: d.consents, Holds: d.holds, Ledger: d.ledger, Keys: d.keys, Public: d.cfg.Public.URL, Metrics: d.metrics, Log: d.log, Now: time.Now,
+		Inbox: d.inbox, Gate: d.gate, Consents: d.consents, Holds: d.holds, Ledger: d.ledger, Keys: d.keys, Limits: d.limits, Public: d.cfg.Public.URL, Metrics: d.metrics, Log: d.log, Now: time.Now,
 		Ready: func() error {
 			if !ready.Load() {
 				return errors.New("starting or stopping")

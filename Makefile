@@ -23,7 +23,10 @@ demo-exit: ## play the demo's story and fail if a step does not hold
 	go run ./cmd/heed demo --exit
 
 bench: ## measure heed against floors in the same run
-	go test -run '^$$' -bench . -benchtime 1x -timeout 20m ./cmd/heed
+	go test -run '^$$' -bench Floors -benchtime 1x -timeout 20m ./cmd/heed
+	go test -run '^$$' -bench 'GroupCommit|Append|Million' -benchtime 1x -p 1 -timeout 20m ./connector/ledger/journal ./connector/ledger/local
+	go test -run '^$$' -bench 'Classify|Lines' -benchtime 2s ./connector/reply
+	go test -run '^$$' -bench FullPass -benchtime 1x ./sync/reconcile
 
 crash: ## 50 kill -9 cycles of a whole daemon
 	go test -count=1 -run TestKilledAtAnyMoment -v ./cmd/heed

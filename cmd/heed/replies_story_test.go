@@ -72,6 +72,49 @@ func TestEachWayToSayStopReachesTheBoxWithOneConfirmation(t *testing.T) {
 	}
 }
 
+// Shadow mode, until the admin trusts heed: it decides, records and reports, and blocks, writes and texts nothing.
+// Switched to live, what it kept owed is done.
+func TestShadowModeChangesNothingUntilItIsLive(t *testing.T) {
+	w, path := newSandbox(t, 0)
+	number := "+12065550101"
+	id := w.org.Insert("Contact", map[string]any{"LastName": "Shadow", "MobilePhone": number})
+	live := strings.Replace(w.config(), "    provider: twilio\n", "    provider: twilio\n    replies: heed\n", 1) + "confirmations: { brand: Acme, help: help.acme.example }\n"
+	if err := os.WriteFile(path, []byte("mode: shadow\n"+live), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := startServe(t, w, path)
+	eventually(t, "the first pass has read the org", 20*time.Second, func() bool {
+		return strings.Contains(metrics(t, w), `heed_passes_total{kind="incremental",result="ok"}`)
+	})
+	if d, err := w.twilio.Deliver(number, w.from, "take me off your list"); err != nil || d.Status != http.StatusOK {
+		t.Fatal(d, err)
+	}
+	code, m := w.post(t, w.publicURL()+"/v1/messages", w.apiKey, map[string]any{"to": number, "body": "hello"})
+	if code != 201 || m["status"] != "sent" || m["decision"] != "allow" || m["reason"] != "opted_out" {
+		t.Errorf("shadow mode must let it pass and say what it would have been: %d %v", code, m)
+	}
+	if !strings.Contains(metrics(t, w), "heed_shadow_sends_total 1") {
+		t.Error("the send is not counted")
+	}
+	p.stop(t)
+	if out, errOut, code := heed(t, "", "reconcile", "-c", path, "--log-level", "error"); code != exitOK || !strings.Contains(out, "mode: shadow") {
+		t.Errorf("reconcile: %d\n%s%s", code, out, errOut)
+	}
+	if w.boxTicked("Contact", id) || len(w.twilio.Inbox(number)) != 2 { // their text, and the send
+		t.Error("shadow mode changed something")
+	}
+
+	if err := os.WriteFile(path, []byte(live), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p = startServe(t, w, path)
+	eventually(t, "the box is ticked", 10*time.Second, func() bool { return w.boxTicked("Contact", id) })
+	if code, m := w.post(t, w.publicURL()+"/v1/messages", w.apiKey, map[string]any{"to": number, "body": "hello"}); code != 201 || m["status"] != "blocked" {
+		t.Errorf("live: %d %v", code, m)
+	}
+	p.stop(t)
+}
+
 func TestPeopleWorkTheReviewQueueAndTheListFromTheCommandLine(t *testing.T) {
 	w, cfg := newSandbox(t, 0)
 	p := startServe(t, w, cfg)

@@ -129,7 +129,7 @@ func newMatcher(tok []token, s *scratch) matcher {
 // word returns the vocabulary number of a word, of the word that it disguises, or of the one that it misspells.
 func (c *Classifier) word(w []byte, t *token) uint16 {
 	id := lang.id(w, t.flags)
-	if id != idUnknown && id != idAlnum {
+	if id != idUnknown && id != idAlnum && id != idIng {
 		return id
 	}
 	if t.script&(cyrillic|greek) != 0 && t.script&latin != 0 {

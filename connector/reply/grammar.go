@@ -12,6 +12,7 @@ import (
 //	word        this word                      a|b|@set   any of these words and sets
 //	-a|@set     one word that is none of them  _          any one word
 //	#  #7  #a   digits, at least seven of them, digits and letters mixed
+//	#u          a word outside the vocabulary
 //	...ing      a word that ends so
 //	x?          x or nothing                   x*         up to five of x
 //	^  $        a clause begins or ends here, apart from greetings, thanks and the like (sets lead and tail)
@@ -277,6 +278,8 @@ func (c *compiler) set(spec string) uint16 {
 func (c *compiler) collect(spec string, into map[uint16]bool) {
 	for _, w := range strings.Split(spec, "|") {
 		switch {
+		case w == "#u":
+			into[idUnknown] = true
 		case w == "#":
 			into[idNumber], into[idLong] = true, true
 		case w == "#7":

@@ -131,7 +131,7 @@ var typoWords = []string{
 var slips = func() []target {
 	var ts []target
 	for _, w := range []string{
-		"stop", "unsubscribe", "remove", "texting", "messages", "messaging", "message", "sending", "contacting",
+		"stop", "unsubscribe", "remove", "cancel", "texting", "messages", "messaging", "message", "sending", "contacting",
 		"please", "delete", "texts", "bothering", "harassing", "contact", "number", "spamming", "calling", "text", "alone",
 	} {
 		ts = append(ts, newTarget(w))

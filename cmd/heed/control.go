@@ -155,6 +155,23 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 			}
 		}
 	})
+	mux.HandleFunc("POST /decisions", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, func() (any, error) {
+			var numbers []string
+			if err := json.NewDecoder(io.LimitReader(r.Body, maxAsk)).Decode(&numbers); err != nil {
+				return nil, err
+			}
+			if err := h.ledger.Health(); err != nil {
+				return nil, err
+			}
+			out := make([]gateAnswer, len(numbers))
+			for i, n := range numbers {
+				d := h.gate.Decide(n)
+				out[i] = gateAnswer{d.Verdict, d.Reason}
+			}
+			return out, nil
+		})
+	})
 	mux.HandleFunc("GET /history/{number}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, func() (any, error) { return h.history(r.Context(), r.PathValue("number")) })
 	})
@@ -402,7 +419,16 @@ func (c *controlClient) do(ctx context.Context, method, path string, body any) (
 
 // get reads one JSON answer.
 func (c *controlClient) get(ctx context.Context, path string, into any) error {
-	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	return c.exchange(ctx, http.MethodGet, path, nil, into)
+}
+
+// post asks with a body and reads one JSON answer.
+func (c *controlClient) post(ctx context.Context, path string, body, into any) error {
+	return c.exchange(ctx, http.MethodPost, path, body, into)
+}
+
+func (c *controlClient) exchange(ctx context.Context, method, path string, body, into any) error {
+	resp, err := c.do(ctx, method, path, body)
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ files are not whole.`,
 				}
 				blockedPath = strings.TrimSuffix(args[0], ".csv") + ".blocked.csv"
 			}
-			in, size := std.In, int64(0)
+			in, size := io.Reader(&interruptible{ctx: c.Context(), r: std.In}), int64(0)
 			if args[0] != "-" {
 				f, err := os.Open(args[0])
 				if err != nil {
@@ -133,6 +133,37 @@ func distinct(paths ...string) error {
 		}
 	}
 	return nil
+}
+
+// interruptible is standard input whose Read ends with ctx, whatever the other end of the pipe does.
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+	buf []byte // of a read that may be left behind
+}
+
+func (i *interruptible) Read(p []byte) (int, error) {
+	if i.ctx.Err() != nil {
+		return 0, context.Cause(i.ctx)
+	}
+	if len(i.buf) < len(p) {
+		i.buf = make([]byte, len(p))
+	}
+	type result struct {
+		n   int
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		n, err := i.r.Read(i.buf[:len(p)])
+		done <- result{n, err}
+	}()
+	select {
+	case r := <-done:
+		return copy(p, i.buf[:r.n]), r.err
+	case <-i.ctx.Done():
+		return 0, context.Cause(i.ctx)
+	}
 }
 
 // wholeFile is a file whose name appears only when it is complete and on disk. A pipe or a device is written as it is.
@@ -352,6 +383,10 @@ func (b *batch) add(r csvRow, column, width int) {
 }
 
 func (b *batch) flush(ctx context.Context) error {
+	// Whoever writes into a pipe may have been stopped together with heed: its end is then not the end of the list.
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	var answers []gateAnswer
 	if len(b.numbers) > 0 {
 		var err error

@@ -321,6 +321,29 @@ func TestAnErrorEndsTheCheck(t *testing.T) {
 	}
 }
 
+func TestAnInterruptedCheckFailsEvenIfItsInputEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	f := csvFilter{Ask: askOf, Progress: func(int64) {}}
+	r, w := io.Pipe()
+	ended := make(chan error)
+	go func() {
+		_, err := f.run(ctx, &interruptible{ctx: ctx, r: r}, io.Discard, io.Discard)
+		ended <- err
+	}()
+	if _, err := w.Write([]byte("phone\n+1\n")); err != nil { // taken; the next read waits for ever
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	_ = w.Close() // what was left behind ends, too
+
+	if _, err := f.run(ctx, strings.NewReader("phone\n"), io.Discard, io.Discard); !errors.Is(err, context.Canceled) {
+		t.Errorf("an end that came with the interrupt: %v", err)
+	}
+}
+
 func TestWhoeverOptedOutIsBlockedInEverySpelling(t *testing.T) {
 	w, config := newSandbox(t, 0)
 	p := startServe(t, w, config)

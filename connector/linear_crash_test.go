@@ -14,7 +14,7 @@ import (
 // The same history with heed killed in the middle of it, several times. What nobody was told of may have happened or
 // not; what was acknowledged still counts in the next life.
 func TestAnAcknowledgedStopOutlivesAKill(t *testing.T) {
-	const clients, each, kills = 200, 60, 5
+	const clients, each, kills = 200, 36, 5
 	w := newWorld(t)
 	random := rand.New(rand.NewPCG(w.seed, 1<<32))
 	w.kills, w.killer = map[int64]bool{}, make(chan struct{}, kills)

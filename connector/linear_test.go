@@ -61,7 +61,7 @@ import (
 func TestEveryHistoryOfStopsStartsAndSendsHasASequentialExplanation(t *testing.T) {
 	w := newWorld(t)
 	w.open(t.TempDir())
-	w.run(200, 50)
+	w.run(200, 30)
 	w.check()
 }
 
@@ -131,7 +131,7 @@ func TestNothingLeavesForANumberWhoseStopWasAcknowledged(t *testing.T) {
 		})
 	}
 	for _, n := range w.numbers {
-		for range 10 { // the STOPs come while the sends go on
+		for range 5 { // the STOPs come while the sends go on
 			<-sends
 		}
 		// Plain words: the provider itself does not act on them, so only heed stands between.

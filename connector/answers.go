@@ -161,6 +161,9 @@ var ErrSticky = errors.New("the recipient opted out; only the recipient can lift
 // ErrNotHeld is returned for a decision on a number that does not wait for one.
 var ErrNotHeld = errors.New("the number is not held for review")
 
+// ErrNotSeen is returned for a release that was decided before the newest unclear reply came.
+var ErrNotSeen = errors.New("another unclear reply has come since")
+
 // Set records that a number is opted out or opted in, on the word of source. who and why are kept.
 func (c *Consents) Set(ctx context.Context, n phone.Number, state consent.State, source consent.Source, who, why string) error {
 	known, err := c.Ledger.Number(ctx, n)
@@ -187,8 +190,12 @@ func (c *Consents) Ask(ctx context.Context, n phone.Number, account, lang string
 	if err := c.Ledger.Health(); err != nil {
 		return ledger.Message{}, err
 	}
-	if _, ok := c.Gate.Accounts.Find(account); !ok {
+	acc, ok := c.Gate.Accounts.Find(account)
+	if !ok {
 		return ledger.Message{}, &InputError{"account", "no such account is configured"}
+	}
+	if c.Gate.Policy.Shadow {
+		return ledger.Message{}, &InputError{"state", "pending asks the person by text, which mode: shadow does not do"}
 	}
 	switch c.Ledger.State(n) {
 	case consent.OptedOut:
@@ -203,21 +210,39 @@ func (c *Consents) Ask(ctx context.Context, n phone.Number, account, lang string
 		return ledger.Message{}, &InputError{"why", "is missing: say where the person asked for messages; a text may not be the first question"}
 	}
 	id := newID("ask")
-	if err := c.append(ctx, n, consent.Change{Action: consent.Ask, Source: source, At: c.Now().UTC()}, who, why, id); err != nil {
+	if c.Ledger.State(n) == consent.Pending {
+		return ledger.Message{}, nil // asked already; asking again would be nagging
+	}
+	change := consent.Change{Action: consent.Ask, Source: source, At: c.Now().UTC()}
+	if _, err := c.Ledger.Append(ctx, ledger.Event{Kind: ledger.KindConsent, ID: id, At: change.At, Number: n,
+		Consent: &ledger.Consent{Change: change, Account: acc.Name, Actor: who, Why: why}}); err != nil {
 		return ledger.Message{}, err
 	}
-	return c.Gate.sendOwn(ctx, ledger.Message{Key: id + "/question", To: n, Account: account, Answer: ledger.AnswerAsk,
+	return c.Gate.sendOwn(ctx, ledger.Message{Key: id + "/question", To: n, Account: acc.Name, Answer: ledger.AnswerAsk,
 		Body: c.Texts.Text(confirm.OptInQuestion, lang)})
 }
 
 // Resolve answers a held reply: it was a request to stop (stop), or it was not.
-func (c *Consents) Resolve(ctx context.Context, n phone.Number, stop bool, who, why string) error {
+//
+// seen is the Held.Seq that the decision was made on; if another unclear reply came since, it is ErrNotSeen. 0 decides on
+// whatever there is.
+func (c *Consents) Resolve(ctx context.Context, n phone.Number, stop bool, seen uint64, who, why string) error {
 	known, err := c.Ledger.Number(ctx, n)
 	if err != nil {
 		return err
 	}
 	if known.Facts.State() != consent.Held {
 		return ErrNotHeld
+	}
+	if seen != 0 && !stop {
+		for e, err := range c.Ledger.History(ctx, n) {
+			if err != nil {
+				return err
+			}
+			if e.Seq > seen && e.Inbound != nil && e.Inbound.Verdict == reply.Hold {
+				return ErrNotSeen
+			}
+		}
 	}
 	change := consent.Change{Action: consent.Release, Source: consent.Admin, At: c.Now().UTC()}
 	if stop {
@@ -240,7 +265,8 @@ func (c *Consents) append(ctx context.Context, n phone.Number, change consent.Ch
 // Held is one entry of the review queue.
 type Held struct {
 	Number     phone.Number `json:"number"`
-	Text       string       `json:"text"`
+	Seq        uint64       `json:"seq"`  // of the newest unclear reply; names what a decision was made on
+	Text       string       `json:"text"` // all unclear replies since, oldest first, a line each
 	Rule       string       `json:"rule"`
 	Account    string       `json:"account"`
 	Since      time.Time    `json:"since"`
@@ -266,14 +292,24 @@ func (h *Holds) List(ctx context.Context) ([]Held, error) {
 		if o.Kind != ledger.OweHold {
 			continue
 		}
-		item := Held{Number: o.Number, Since: o.Since, Deadline: h.Deadline(o.Since), Suggestion: "opt_out"}
-		if e, err := eventOf(ctx, h.Ledger, o.Number, o.Seq); err == nil {
-			item.Text, item.Rule, item.Account = e.Inbound.Body, e.Inbound.Rule, e.Inbound.Account
-			if e.Inbound.Body == "" { // a picture or a voice note: nothing speaks for an opt-out but the silence
-				item.Suggestion = "release"
+		item := Held{Number: o.Number, Seq: o.Seq, Since: o.Since, Deadline: h.Deadline(o.Since)}
+		var texts []string
+		for e, err := range h.Ledger.History(ctx, o.Number) {
+			if err != nil {
+				return nil, err
 			}
-		} else if !errors.Is(err, ledger.ErrNotFound) {
-			return nil, err
+			if e.Inbound == nil || e.Inbound.Verdict != reply.Hold || e.At.Before(o.Since) {
+				continue
+			}
+			item.Rule, item.Account = e.Inbound.Rule, e.Inbound.Account
+			if e.Inbound.Body != "" {
+				texts = append(texts, e.Inbound.Body)
+			}
+		}
+		// Pictures and voice notes alone: nothing speaks for an opt-out but the silence.
+		item.Text, item.Suggestion = strings.Join(texts, "\n"), "opt_out"
+		if len(texts) == 0 {
+			item.Suggestion = "release"
 		}
 		out = append(out, item)
 	}
@@ -312,7 +348,7 @@ func (h *Holds) Run(ctx context.Context) {
 
 // doubleOptIn reads the answer to the question of a double opt-in, which means something only while it is open.
 func doubleOptIn(means reply.Result, body string) reply.Result {
-	if means.Verdict != reply.None {
+	if means.Verdict != reply.None || strings.Contains(body, "?") {
 		return means
 	}
 	word := strings.ToLower(strings.TrimFunc(body, func(r rune) bool { return !unicode.IsLetter(r) }))

@@ -239,6 +239,7 @@ func (s *Server) resolve(w http.ResponseWriter, r *http.Request, k Key, body []b
 	var in struct {
 		As  string `json:"as"`
 		Why string `json:"why"`
+		Seq uint64 `json:"seq"` // as listed; 0 decides on whatever there is
 	}
 	if err := decodeJSON(body, &in); err != nil {
 		return err
@@ -246,7 +247,7 @@ func (s *Server) resolve(w http.ResponseWriter, r *http.Request, k Key, body []b
 	if in.As != "opt_out" && in.As != "release" {
 		return &InputError{"as", "must be opt_out or release"}
 	}
-	if err := s.Consents.Resolve(r.Context(), n, in.As == "opt_out", k.Name, in.Why); err != nil {
+	if err := s.Consents.Resolve(r.Context(), n, in.As == "opt_out", in.Seq, k.Name, in.Why); err != nil {
 		return err
 	}
 	return s.showConsent(w, r, n)

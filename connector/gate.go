@@ -193,13 +193,37 @@ func (g *Gate) floor(ctx context.Context, m *ledger.Message) (consent.Decision, 
 	return allow, nil
 }
 
+// ticked reports whether a record's box is ticked, as far as the mirror knows.
+func (g *Gate) ticked(ctx context.Context, k crm.Key) (bool, error) {
+	for _, c := range g.CRMs {
+		key := k
+		if canon, ok := c.Directory.(crm.Canonicalizer); ok {
+			var err error
+			if key, err = canon.Canonical(k); err != nil {
+				continue
+			}
+		}
+		records, err := g.Ledger.Mirror(c.Name).Get(ctx, []crm.Key{key})
+		if err != nil {
+			return false, err
+		}
+		if len(records) > 0 && records[0].OptedOut {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // dispatch makes the one attempt to hand an allowed message to the provider, and records what came of it. Where the
 // provider proved that it did not take a deferred message because it was busy, it is asked again.
 func (g *Gate) dispatch(ctx context.Context, a Account, m ledger.Message) ledger.Message {
+	record := ctx // what became of it is recorded even if the shutdown ended the waiting
+	ctx, cancel := g.lanes.until(ctx)
+	defer cancel()
 	for try := 1; ; try++ {
 		out, again := g.attempt(ctx, a, m)
-		if !m.Deferred || again == 0 || try == maxTries || !g.wait(ctx, max(again, backoff(try))) || g.turn(ctx, a.Name, queueTimeout) != nil {
-			return g.settle(ctx, m, out)
+		if !m.Deferred && m.Answer == "" || again == 0 || try == maxTries || !g.wait(ctx, max(again, backoff(try))) || g.turn(ctx, a.Name, queueTimeout) != nil {
+			return g.settle(record, m, out)
 		}
 	}
 }
@@ -219,6 +243,17 @@ func (g *Gate) attempt(ctx context.Context, a Account, m ledger.Message) (_ ledg
 		leave()
 		out.Status, out.Decision = ledger.InitialStatus(d), d
 		return out, 0
+	}
+	if m.Deferred && m.Record != nil && g.Policy.Apply(consent.Decision{Verdict: consent.Block, Reason: consent.CRMOptOut}).Verdict != consent.Allow {
+		// Its box may have been ticked while it waited.
+		if ticked, err := g.ticked(ctx, *m.Record); err != nil || ticked {
+			leave()
+			out.Status, out.Decision = ledger.StatusBlocked, consent.Decision{Verdict: consent.Block, Reason: consent.CRMOptOut}
+			if err != nil {
+				out.Decision.Reason = consent.Unavailable
+			}
+			return out, 0
+		}
 	}
 	msg := sms.Message{To: m.To.String(), From: m.From, Body: m.Body, MediaURLs: m.MediaURLs}
 	if g.PublicURL != "" {
@@ -289,10 +324,11 @@ func (g *Gate) Abandoned(ctx context.Context, before time.Time) (int, error) {
 		if err != nil {
 			return n, err
 		}
-		if m.Status != ledger.StatusQueued || m.Deferred && !m.Started || m.CreatedAt.After(before) {
+		if m.Status != ledger.StatusQueued || m.Deferred && !m.Started || m.CreatedAt.After(before) || m.UpdatedAt.After(before) {
 			continue // known to be unknown, or still waiting in the queue
 		}
-		e := ledger.Event{Kind: ledger.KindOutcome, ID: "out/" + m.ID, At: g.Now().UTC(), Number: m.To, Outcome: &ledger.Outcome{
+		// An id of its own: should the outcome become known after all, it must not be taken for a repetition of this.
+		e := ledger.Event{Kind: ledger.KindOutcome, ID: "lost/" + m.ID, At: g.Now().UTC(), Number: m.To, Outcome: &ledger.Outcome{
 			Message: m.ID, Status: ledger.StatusUnknown, Error: "heed stopped while it was being sent; it may have been sent",
 		}}
 		if _, err := g.Ledger.Append(ctx, e); err != nil {
@@ -339,8 +375,11 @@ func (g *Gate) Abort() { g.lanes.abort() }
 
 // lanes know which requests to providers are under way, by number.
 type lanes struct {
-	mu   sync.Mutex
-	open map[phone.Number][]*lane
+	mu      sync.Mutex
+	open    map[phone.Number][]*lane
+	aborted bool
+	waiting map[int]context.CancelFunc // ends the waits of sends that are under way
+	next    int
 }
 
 type lane struct {
@@ -392,10 +431,37 @@ func (ls *lanes) stop(n phone.Number) {
 	}
 }
 
-// abort cancels every request, whatever has left.
+// until returns a context that also ends with abort.
+func (ls *lanes) until(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.aborted {
+		cancel()
+		return ctx, cancel
+	}
+	if ls.waiting == nil {
+		ls.waiting = map[int]context.CancelFunc{}
+	}
+	id := ls.next
+	ls.next++
+	ls.waiting[id] = cancel
+	return ctx, func() {
+		cancel()
+		ls.mu.Lock()
+		defer ls.mu.Unlock()
+		delete(ls.waiting, id)
+	}
+}
+
+// abort cancels every request, whatever has left, and every wait, now and from now on.
 func (ls *lanes) abort() {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
+	ls.aborted = true
+	for _, cancel := range ls.waiting {
+		cancel()
+	}
 	for _, open := range ls.open {
 		for _, l := range open {
 			l.stop(context.Canceled)

@@ -54,7 +54,7 @@ func (in *Inbox) Receive(ctx context.Context, account string, r sms.Webhook, mes
 	for _, t := range told {
 		switch t := t.(type) {
 		case sms.Inbound:
-			e := in.inbound(a, t)
+			e := in.inbound(ctx, a, t)
 			e.Inbound.Via = ledger.ViaWebhook
 			e.Inbound.Raw, e.Inbound.RawBase64 = verbatim(r.Body)
 			e.Inbound.Signature = proof(r.Header)
@@ -80,8 +80,11 @@ func (in *Inbox) Recover(ctx context.Context, account string, m sms.Inbound, pas
 	if !ok {
 		return false, fmt.Errorf("%w: %q", errNoAccount, account)
 	}
-	e := in.inbound(a, m)
+	e := in.inbound(ctx, a, m)
 	e.Inbound.Via, e.Inbound.Pass, e.Inbound.Missed = ledger.ViaLog, pass, missed
+	// The log does not carry the provider's flag, so it cannot say whether the provider has answered already. One
+	// confirmation too few is lawful, one too many is not.
+	e.Inbound.Answer = ""
 	receipts, err := in.Ledger.Append(ctx, e)
 	if err != nil {
 		return false, err
@@ -98,12 +101,12 @@ func (in *Inbox) Read(m sms.Inbound) reply.Result {
 	return in.Replies.ClassifyInbound(m.Body, m.Media, string(m.Flag))
 }
 
-func (in *Inbox) inbound(a Account, m sms.Inbound) ledger.Event {
+func (in *Inbox) inbound(ctx context.Context, a Account, m sms.Inbound) ledger.Event {
 	// A sender that is no telephone number (a short code, a name) is recorded all the same: there is nothing to
 	// block, but nothing of it may be lost.
 	n, _ := phone.ParseE164(m.From)
 	means := in.Read(m)
-	if n.IsValid() && in.Ledger.State(n) == consent.Pending {
+	if n.IsValid() && in.Ledger.State(n) == consent.Pending && in.answersQuestion(ctx, a, n, m) {
 		means = doubleOptIn(means, m.Body)
 	}
 	_, canAsk := a.Provider.(sms.Finder)
@@ -121,6 +124,32 @@ func (in *Inbox) inbound(a Account, m sms.Inbound) ledger.Event {
 	}
 	e.Inbound.Answer = in.answer(a, m, means.Verdict)
 	return e
+}
+
+// questionOpen is how long the question of a double opt-in can be answered. A YES weeks later answers something else.
+const questionOpen = 7 * 24 * time.Hour
+
+// answersQuestion reports whether a reply can be an answer to the number's double opt-in: it came to the account that
+// asked, after the question, and in time.
+func (in *Inbox) answersQuestion(ctx context.Context, a Account, n phone.Number, m sms.Inbound) bool {
+	var asked *ledger.Event
+	for e, err := range in.Ledger.History(ctx, n) {
+		if err != nil {
+			return false
+		}
+		if e.Consent != nil && e.Consent.Action == consent.Ask {
+			asked = &e
+		}
+	}
+	if asked == nil || asked.Consent.Account != a.Name {
+		return false
+	}
+	said := m.At
+	if said.IsZero() {
+		said = in.Now()
+	}
+	// Providers tell the time in whole seconds.
+	return !said.Before(asked.Consent.At.Truncate(time.Second)) && said.Sub(asked.Consent.At) < questionOpen
 }
 
 // answer returns the text that heed owes for a reply, "" where somebody else answers it. A reply that carries the

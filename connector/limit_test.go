@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/heed-sms/heed/connector"
+	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/sms"
 )
@@ -341,5 +342,22 @@ func TestARepeatedAttemptTakesATurnToo(t *testing.T) {
 	// Three attempts, with two waits for the provider between them, the third with one for its turn.
 	if got := w.all(); r.provider.Attempts() != 3 || len(got) != 3 || !about(got[2], time.Second) {
 		t.Errorf("%d attempts, waited %v", r.provider.Attempts(), got)
+	}
+}
+
+func TestHeedsOwnTextsDoNotWaitBehindOthers(t *testing.T) {
+	r, _, w := slowRig(t)
+	for range 4 {
+		r.send("+12065550150")
+	}
+	r.gate.Wait = func(context.Context, time.Duration) bool { t.Error("waited"); return true }
+	m, err := r.consents.Ask(t.Context(), ada, "main", "en", consent.API, "tests", "a form")
+	if err != nil || m.Status != ledger.StatusSent {
+		t.Fatalf("%s %v", m.Status, err)
+	}
+	// Nor do they put the others off without bounds.
+	r.gate.Wait = w.wait
+	if m := r.send("+12065550150"); m.Status != ledger.StatusSent || len(w.all()) != 1 || !about(w.all()[0], seconds(0.5)) {
+		t.Errorf("%s, waited %v", m.Status, w.all())
 	}
 }

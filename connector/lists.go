@@ -65,6 +65,14 @@ func (l *Lists) afterAnswers(ctx context.Context, owed []ledger.Owed) (ready []l
 			waiting[o.Number] = true
 		}
 	}
+	for m, err := range l.Ledger.Unsettled(ctx) { // its attempt is recorded, and may be on its way
+		if err != nil {
+			return nil, err
+		}
+		if m.Answers > 0 && m.Status == ledger.StatusQueued {
+			waiting[m.To] = true
+		}
+	}
 	for _, o := range owed {
 		if !waiting[o.Number] {
 			ready = append(ready, o)
@@ -77,6 +85,7 @@ func (l *Lists) afterAnswers(ctx context.Context, owed []ledger.Owed) (ready []l
 
 func (l *Lists) tell(ctx context.Context, owed []ledger.Owed) error {
 	events := make([]ledger.Event, len(owed))
+	skip := make([]bool, len(owed)) // nothing is told, and nothing is owed any more
 	changes := make([]sms.Consent, len(owed))
 	now := l.Now().UTC()
 	for i, o := range owed {
@@ -85,6 +94,11 @@ func (l *Lists) tell(ctx context.Context, owed []ledger.Owed) error {
 			return err
 		}
 		out := n.Facts.State() == consent.OptedOut
+		// A list may hold a STOP of the recipient's own that heed never saw. So nothing but the recipient's START, which
+		// came after every opt-out, takes a number off it; an undo by hand does not.
+		if !out && !(n.Facts.StartAt.After(n.Facts.StopAt) && n.Facts.StartAt.After(n.Facts.OutAt)) {
+			skip[i] = true
+		}
 		changes[i] = sms.Consent{Number: o.Number.String(), OptedOut: out, At: changedAt(n), ID: fmt.Sprintf("heed%d", o.Seq)}
 		events[i] = ledger.Event{Kind: ledger.KindTold, At: now, Number: o.Number, Told: &ledger.Told{UpTo: o.Seq, Want: out}}
 	}
@@ -94,7 +108,18 @@ func (l *Lists) tell(ctx context.Context, owed []ledger.Owed) error {
 		if !ok {
 			continue
 		}
-		for i, err := range s.SetOptOuts(ctx, changes) {
+		var told []sms.Consent
+		var of []int
+		for i := range changes {
+			if !skip[i] {
+				told, of = append(told, changes[i]), append(of, i)
+			}
+		}
+		if len(told) == 0 {
+			continue
+		}
+		for k, err := range s.SetOptOuts(ctx, told) {
+			i := of[k]
 			res := ledger.ToldResult{Account: a.Name}
 			var pe *sms.Error
 			switch {
@@ -118,6 +143,10 @@ func (l *Lists) tell(ctx context.Context, owed []ledger.Owed) error {
 	}
 	var settled []ledger.Event
 	for i := range owed {
+		// The consent may have changed while the provider was told: then it is told again.
+		if now := l.Ledger.State(owed[i].Number) == consent.OptedOut; now != changes[i].OptedOut {
+			retry[i] = max(retry[i], time.Millisecond)
+		}
 		if retry[i] == 0 {
 			settled = append(settled, events[i])
 		}
@@ -128,7 +157,7 @@ func (l *Lists) tell(ctx context.Context, owed []ledger.Owed) error {
 		}
 	}
 	for i, o := range owed {
-		wait := max(retry[i], time.Second)
+		wait := retry[i]
 		if retry[i] == 0 {
 			wait = parkedWait // refused for good; where it was taken, the event has settled the work
 		}

@@ -34,6 +34,7 @@ var problems = []struct {
 	{ledger.ErrNotFound, Problem{Type: "not-found", Title: "Not found", Status: 404}},
 	{ErrSticky, Problem{Type: "sticky", Title: "Only the recipient can lift this", Status: 409, Field: "state", Detail: "The recipient opted out. Only START from that number lifts it.", Hint: "Ask the person to text START to your number."}},
 	{ErrNotHeld, Problem{Type: "not-held", Title: "Not held for review", Status: 409, Detail: "The number does not wait for a decision; somebody may have decided already.", Hint: "GET /v1/consents/NUMBER shows its state."}},
+	{ErrNotSeen, Problem{Type: "not-seen", Title: "Another reply has come", Status: 409, Field: "seq", Detail: "Another unclear reply came after the one that was decided on.", Hint: "GET /v1/holds shows it; decide again."}},
 	{errNoAccount, Problem{Type: "not-found", Title: "Not found", Status: 404, Detail: "No account of this name is configured.", Hint: "The path is /webhooks/ and the name under sms: in the configuration."}},
 	{sms.ErrSignature, Problem{Type: "signature", Title: "Forbidden", Status: 403, Detail: "The request does not prove that the provider sent it.",
 		Hint: "Check that public.url is the address that the provider calls, and that the auth token is the account's own."}},

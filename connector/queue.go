@@ -86,7 +86,8 @@ func (q *Queue) send(ctx context.Context, o ledger.Owed) error {
 		}
 	}
 	e := ledger.Event{Kind: ledger.KindStarted, ID: "start/" + m.ID, At: q.Now().UTC(), Number: o.Number, Started: &ledger.Started{Message: m.ID, Of: o.Of}}
-	r, err := q.Ledger.Append(ctx, e)
+	// Not with ctx: an attempt that is recorded must be made.
+	r, err := q.Ledger.Append(context.WithoutCancel(ctx), e)
 	if err != nil {
 		return err
 	}

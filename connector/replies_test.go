@@ -1,7 +1,9 @@
 package connector_test
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -177,7 +179,7 @@ func TestAnUnclearReplyIsHeldUntilAPersonDecidesOrTheDeadlinePasses(t *testing.T
 	}
 	t.Run("a request to stop", func(t *testing.T) {
 		r := hold(t)
-		if err := r.consents.Resolve(t.Context(), ada, true, "max", "it is one"); err != nil {
+		if err := r.consents.Resolve(t.Context(), ada, true, 0, "max", "it is one"); err != nil {
 			t.Fatal(err)
 		}
 		if r.ledger.State(ada) != consent.OptedOut {
@@ -189,13 +191,13 @@ func TestAnUnclearReplyIsHeldUntilAPersonDecidesOrTheDeadlinePasses(t *testing.T
 	})
 	t.Run("not a request", func(t *testing.T) {
 		r := hold(t)
-		if err := r.consents.Resolve(t.Context(), ada, false, "max", "an order number"); err != nil {
+		if err := r.consents.Resolve(t.Context(), ada, false, 0, "max", "an order number"); err != nil {
 			t.Fatal(err)
 		}
 		if m := r.send(ada.String()); m.Status != ledger.StatusSent {
 			t.Errorf("%+v", m)
 		}
-		if err := r.consents.Resolve(t.Context(), ada, false, "max", ""); !errors.Is(err, connector.ErrNotHeld) {
+		if err := r.consents.Resolve(t.Context(), ada, false, 0, "max", ""); !errors.Is(err, connector.ErrNotHeld) {
 			t.Errorf("a second decision: %v", err)
 		}
 	})
@@ -337,5 +339,176 @@ func TestShadowModeDecidesAndRecordsButLetsEverythingPass(t *testing.T) {
 	}
 	if s, err := l.Stats(t.Context()); err != nil || s.WouldBlock != 2 || s.Numbers["opted_out"] != 1 {
 		t.Errorf("%+v %v", s, err)
+	}
+}
+
+func TestAReleaseCoversOnlyTheRepliesThatWereSeen(t *testing.T) {
+	r := newRig(t)
+	r.text(ada, "STOP 12345")
+	held, err := r.holds.List(t.Context())
+	if err != nil || len(held) != 1 {
+		t.Fatal(held, err)
+	}
+	r.text(ada, "STOP 777")
+	if err := r.consents.Resolve(t.Context(), ada, false, held[0].Seq, "max", "an order number"); !errors.Is(err, connector.ErrNotSeen) {
+		t.Fatalf("released what nobody has seen: %v", err)
+	}
+	if held, err = r.holds.List(t.Context()); err != nil || len(held) != 1 || held[0].Text != "STOP 12345\nSTOP 777" {
+		t.Fatalf("%+v %v", held, err)
+	}
+	// A picture behind them does not hide them, nor does it make a release the suggestion.
+	if _, err := r.inbox.Receive(t.Context(), "main", r.provider.Sign(sms.Inbound{ProviderID: "MMS1", From: ada.String(), To: sender, Media: 1}), ""); err != nil {
+		t.Fatal(err)
+	}
+	if held, err = r.holds.List(t.Context()); err != nil || held[0].Suggestion != "opt_out" || !strings.Contains(held[0].Text, "12345") {
+		t.Fatalf("%+v %v", held, err)
+	}
+	if err := r.consents.Resolve(t.Context(), ada, false, held[0].Seq, "max", "order numbers"); err != nil {
+		t.Fatal(err)
+	}
+	// One that was sent before the decision and is found in the log after it holds again.
+	late := sms.Inbound{ProviderID: "late", From: ada.String(), To: sender, Body: "STOP 99999", At: time.Now().Add(-time.Hour)}
+	if _, err := r.inbox.Recover(t.Context(), "main", late, "p", true); err != nil {
+		t.Fatal(err)
+	}
+	if s := r.ledger.State(ada); s != consent.Held {
+		t.Errorf("a reply that nobody decided on: %s", s)
+	}
+}
+
+func TestATimeInTheFutureNeitherHoldsNorLiftsForEver(t *testing.T) {
+	r := newRig(t)
+	future := time.Now().AddDate(1, 0, 0)
+	for id, body := range map[string]string{"f1": "STOP 12345", "f2": "STOP"} {
+		if _, err := r.inbox.Recover(t.Context(), "main", sms.Inbound{ProviderID: id, From: ada.String(), To: sender, Body: body, At: future}, "p", true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.inbox.Now = func() time.Time { return time.Now().Add(time.Minute) }
+	if _, err := r.inbox.Recover(t.Context(), "main", sms.Inbound{ProviderID: "f3", From: ada.String(), To: sender, Body: "START", At: time.Now().Add(30 * time.Second)}, "p", true); err != nil {
+		t.Fatal(err)
+	}
+	if s := r.ledger.State(ada); s != consent.OptedIn {
+		t.Errorf("after a later START: %s", s)
+	}
+}
+
+func TestAnUndoByHandDoesNotLiftWhatOnlyTheProviderKnows(t *testing.T) {
+	r := newRig(t)
+	clock := time.Now()
+	r.consents.Now = func() time.Time { clock = clock.Add(time.Second); return clock }
+	if err := r.consents.Set(t.Context(), ada, consent.OptedOut, consent.API, "x", ""); err != nil {
+		t.Fatal(err)
+	}
+	r.flush()
+	if err := r.consents.Set(t.Context(), ada, consent.OptedIn, consent.API, "x", ""); err != nil {
+		t.Fatal(err)
+	}
+	r.flush()
+	for _, c := range r.provider.Consents() {
+		if !c.OptedOut {
+			t.Error("an undo by hand took the number off the provider's list, which may hold the recipient's own STOP")
+		}
+	}
+	for o, err := range r.ledger.Owed(t.Context()) {
+		if err != nil || o.Kind == ledger.OweTell {
+			t.Errorf("still owed: %+v %v", o, err)
+		}
+	}
+}
+
+func TestYesToAnotherAccountOrBeforeTheQuestionIsNoAnswer(t *testing.T) {
+	r := newRig(t)
+	if _, err := r.consents.Ask(t.Context(), ada, "", "en", consent.API, "form", "signed up"); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := r.consents.Ask(t.Context(), ada, "", "en", consent.API, "form", "signed up"); err != nil || m.ID != "" || r.provider.Attempts() != 1 {
+		t.Errorf("asked twice: %+v %v, %d texts", m, err, r.provider.Attempts())
+	}
+	r.inbox.Accounts = append(r.inbox.Accounts, connector.Account{Name: "other", Provider: r.provider})
+	if _, err := r.inbox.Receive(t.Context(), "other", r.provider.Text(ada.String(), sender, "YES", sms.FlagNone), ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.inbox.Recover(t.Context(), "main", sms.Inbound{ProviderID: "old", From: ada.String(), To: sender, Body: "NO", At: time.Now().Add(-time.Hour)}, "p", true); err != nil {
+		t.Fatal(err)
+	}
+	r.text(ada, "yes?")
+	r.flush()
+	if s := r.ledger.State(ada); s != consent.Pending {
+		t.Fatalf("%s, want the question still open", s)
+	}
+	r.text(ada, "Yes!")
+	r.flush()
+	if s := r.ledger.State(ada); s != consent.OptedIn {
+		t.Errorf("%s", s)
+	}
+}
+
+func TestTheListWaitsUntilTheConfirmationIsOut(t *testing.T) {
+	r := newRig(t)
+	r.answering(confirm.ByHeed)
+	hold := r.provider.HoldRequests()
+	r.text(ada, "please stop texting me")
+	done := make(chan error)
+	go func() { done <- r.answers.Flush(t.Context()) }()
+	<-hold.Waiting // the attempt is recorded and on its way
+	if err := r.lists.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(r.provider.Consents()); n != 0 {
+		t.Errorf("the provider was told %d changes before the confirmation was out", n)
+	}
+	hold.Release()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	r.lists.Now = func() time.Time { return time.Now().Add(time.Minute) }
+	if len(r.provider.Sent()) != 1 {
+		t.Errorf("%d confirmations", len(r.provider.Sent()))
+	}
+}
+
+func TestAShutdownDoesNotWaitForABusyProvider(t *testing.T) {
+	r := newRig(t)
+	r.provider.FailNext(&sms.Error{Class: sms.Throttled, Status: 429, RetryAfter: time.Hour})
+	waiting := make(chan struct{})
+	r.gate.Wait = func(ctx context.Context, _ time.Duration) bool {
+		close(waiting)
+		<-ctx.Done()
+		return false
+	}
+	q := &connector.Queue{Ledger: r.ledger, Gate: r.gate, Accounts: r.gate.Accounts, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	m, _, err := r.gate.Send(t.Context(), connector.Send{To: ada.String(), Body: "hello", Deferred: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- q.Flush(t.Context()) }()
+	<-waiting
+	r.gate.Abort()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.ledger.Message(t.Context(), m.ID); err != nil || got.Status != ledger.StatusFailed {
+		t.Errorf("proven not taken, but %s (%v)", got.Status, err)
+	}
+}
+
+func TestABoxThatIsTickedWhileAMessageWaitsBlocksIt(t *testing.T) {
+	r := newRig(t)
+	k := r.person("Contact", "+12065550143", false)
+	m, _, err := r.gate.Send(t.Context(), connector.Send{To: ada.String(), Body: "hello", Record: &k, Deferred: true})
+	if err != nil || m.Status != ledger.StatusQueued {
+		t.Fatal(m, err)
+	}
+	if err := r.ledger.Mirror("org").Wrote(t.Context(), []crm.Key{k}, true, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	q := &connector.Queue{Ledger: r.ledger, Gate: r.gate, Accounts: r.gate.Accounts, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	if err := q.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.ledger.Message(t.Context(), m.ID); err != nil || got.Status != ledger.StatusBlocked || r.provider.Attempts() != 0 {
+		t.Errorf("%+v %v", got, err)
 	}
 }

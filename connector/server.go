@@ -36,7 +36,7 @@ type Right string
 const (
 	MaySend  Right = "send"
 	MayRead  Right = "read"
-	MayAdmin Right = "admin" // everything
+	MayAdmin Right = "admin" // set consent by hand, decide on held replies
 )
 
 // Key is an API key, known by its hash only.

@@ -49,9 +49,9 @@ opt-out by itself at its deadline (consent.hold_for).`,
 			if asJSON {
 				return printJSON(std.Out, held)
 			}
-			rows := [][]string{{"NUMBER", "SINCE", "DEADLINE", "SUGGESTION", "TEXT"}}
+			rows := [][]string{{"NUMBER", "SEQ", "SINCE", "DEADLINE", "SUGGESTION", "TEXT"}}
 			for _, h := range held {
-				rows = append(rows, []string{h.Number.String(), h.Since.Format(time.RFC3339), h.Deadline.Format(time.RFC3339), h.Suggestion, fmt.Sprintf("%q", h.Text)})
+				rows = append(rows, []string{h.Number.String(), fmt.Sprint(h.Seq), h.Since.Format(time.RFC3339), h.Deadline.Format(time.RFC3339), h.Suggestion, fmt.Sprintf("%q", h.Text)})
 			}
 			return printRows(std.Out, rows)
 		},
@@ -59,6 +59,7 @@ opt-out by itself at its deadline (consent.hold_for).`,
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	var optOut, release bool
 	var why string
+	var seq uint64
 	resolve := &cobra.Command{
 		Use:   "resolve NUMBER",
 		Short: "Decide: it was a request to stop, or it was not",
@@ -70,9 +71,10 @@ lifts it. With --release it was not: sends go on. Who decided and why is kept.`,
 			if optOut == release {
 				return usageError{errors.New("say either --opt-out or --release")}
 			}
-			return changeConsent(c, std, o, "/holds/", args[0], consentRequest{OptOut: optOut, Who: whoami(), Why: why})
+			return changeConsent(c, std, o, "/holds/", args[0], consentRequest{OptOut: optOut, Seq: seq, Who: whoami(), Why: why})
 		},
 	}
+	resolve.Flags().Uint64Var(&seq, "seq", 0, "the SEQ of the list that was decided on: refuse if another unclear reply came since")
 	resolve.Flags().BoolVar(&optOut, "opt-out", false, "it was a request to stop")
 	resolve.Flags().BoolVar(&release, "release", false, "it was not")
 	resolve.Flags().StringVar(&why, "why", "", "the reason, for the record")

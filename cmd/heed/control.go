@@ -127,7 +127,7 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 	mux.HandleFunc("POST /holds/{number}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, func() (any, error) {
 			return h.change(r, func(ctx context.Context, n phone.Number, c consentRequest) error {
-				return h.consents.Resolve(ctx, n, c.OptOut, c.Who, c.Why)
+				return h.consents.Resolve(ctx, n, c.OptOut, c.Seq, c.Who, c.Why)
 			})
 		})
 	})
@@ -181,6 +181,7 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 // consentRequest is a change that a person makes at the command line.
 type consentRequest struct {
 	OptOut bool   `json:"opt_out"`
+	Seq    uint64 `json:"seq,omitempty"`
 	Who    string `json:"who"`
 	Why    string `json:"why"`
 }

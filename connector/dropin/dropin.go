@@ -155,7 +155,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (status int, bod
 	if r.Method == http.MethodGet {
 		right = connector.MayRead
 	}
-	if !slices.Contains(c.key.May, right) && !slices.Contains(c.key.May, connector.MayAdmin) {
+	if !slices.Contains(c.key.May, right) {
 		return 0, nil, failure(http.StatusForbidden, 20003, "Permission Denied: the key may not "+string(right))
 	}
 	one := len(part) == 4

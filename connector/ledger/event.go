@@ -138,11 +138,12 @@ type Quarantine struct {
 // Consent is a change made by somebody else than the phone.
 type Consent struct {
 	consent.Change
-	Actor  string   `json:"actor,omitempty"`  // who: a person, a key's name, the CRM user
-	Why    string   `json:"why,omitempty"`    // in their words, or the evidence
-	CRM    string   `json:"crm,omitempty"`    // for source crm: which CRM …
-	Record *crm.Key `json:"record,omitempty"` // … and which record's box
-	Pass   string   `json:"pass,omitempty"`   // the pass that saw it
+	Actor   string   `json:"actor,omitempty"`   // who: a person, a key's name, the CRM user
+	Why     string   `json:"why,omitempty"`     // in their words, or the evidence
+	Account string   `json:"account,omitempty"` // for action ask: which account asked
+	CRM     string   `json:"crm,omitempty"`     // for source crm: which CRM …
+	Record  *crm.Key `json:"record,omitempty"`  // … and which record's box
+	Pass    string   `json:"pass,omitempty"`    // the pass that saw it
 }
 
 // Status is where a message stands.

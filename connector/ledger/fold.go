@@ -34,9 +34,10 @@ func Change(e Event) (c consent.Change, keyword string, ok bool) {
 		c = consent.Change{Source: consent.Recipient, At: orTime(e.Inbound.SentAt, e.At)}
 		switch e.Inbound.Verdict {
 		case reply.OptOut:
-			c.Action = consent.OptOut
+			c.Action, c.At = consent.OptOut, notAfter(c.At, e.At)
 		case reply.Hold:
-			c.Action = consent.Hold
+			// From when it was known: a decision on the replies that were known before does not cover it.
+			c.Action, c.At = consent.Hold, e.At
 		case reply.OptIn:
 			if e.Inbound.Wait {
 				return c, "", false
@@ -50,9 +51,7 @@ func Change(e Event) (c consent.Change, keyword string, ok bool) {
 		return consent.Change{Action: consent.OptIn, Source: consent.Recipient, At: notAfter(e.Timed.SentAt, e.At)}, "", true
 	case e.Consent != nil:
 		c = e.Consent.Change
-		if c.Action == consent.OptIn || c.Action == consent.Release {
-			c.At = notAfter(c.At, e.At)
-		}
+		c.At = notAfter(c.At, e.At)
 		return c, "", true
 	case e.Outcome != nil && e.Outcome.OptedOut:
 		return consent.Change{Action: consent.OptOut, Source: consent.Provider, At: e.At}, "", true
@@ -62,7 +61,7 @@ func Change(e Event) (c consent.Change, keyword string, ok bool) {
 	return c, "", false
 }
 
-// notAfter keeps what lifts an opt-out from being dated in the future, where it would lift later ones too.
+// notAfter keeps a change from being dated in the future, where it would outweigh everything that comes before then.
 func notAfter(t, limit time.Time) time.Time {
 	if t.After(limit) {
 		return limit

@@ -71,11 +71,16 @@ func (p *Provider) Send(ctx context.Context, m sms.Message) (sms.Receipt, error)
 		return sms.Receipt{}, &sms.Error{Class: sms.Rejected, Text: "the request could not be built", Err: quiet(err, hide)}
 	}
 	req.GetBody = nil // without it no transport can send the body a second time
+	wanted := &whileWanted{ctx: ctx, ReadCloser: req.Body}
+	req.Body = wanted
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	p.authenticate(req)
 
 	resp, err := p.client.Do(req)
 	if err != nil {
+		if wanted.refused.Load() {
+			return sms.Receipt{}, &sms.Error{Class: sms.Throttled, Text: "not sent, the caller gave up before the message left", Err: quiet(err, hide)}
+		}
 		if asked.Load() && !connected.Load() {
 			return sms.Receipt{}, &sms.Error{Class: sms.Throttled, Text: "not sent, no connection to Twilio", Err: quiet(err, hide)}
 		}
@@ -439,3 +444,23 @@ type quietError struct {
 
 func (e *quietError) Error() string { return e.text }
 func (e *quietError) Unwrap() error { return e.err }
+
+// whileWanted is a request's body that nobody gets to read once the request is not wanted any more. net/http's transport
+// writes a request without looking at its context: a caller that gave up after a connection was found, and before the
+// writing began, would have its message sent all the same. Here the body, without which the request is no message, is
+// refused at the last moment. Once its first byte has been read, it is too late.
+type whileWanted struct {
+	ctx context.Context
+	io.ReadCloser
+	begun   bool
+	refused atomic.Bool // nothing of the body was read: what has left is no message
+}
+
+func (w *whileWanted) Read(b []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil && !w.begun {
+		w.refused.Store(true)
+		return 0, err
+	}
+	w.begun = true
+	return w.ReadCloser.Read(b)
+}

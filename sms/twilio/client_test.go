@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
@@ -726,3 +727,33 @@ func TestProbeChecksTheTokenAndTheKeyApart(t *testing.T) {
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// The caller gives up when the transport has its connection and has not written yet: net/http would write all the same.
+func TestASendThatIsGivenUpOnceItHasAConnectionDoesNotLeave(t *testing.T) {
+	var arrived atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if b, err := io.ReadAll(r.Body); err == nil && len(b) > 0 {
+			arrived.Add(1)
+		}
+		w.WriteHeader(http.StatusCreated)
+	}))
+	defer srv.Close()
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	p, err := New(Config{AccountSID: account, AuthToken: token, From: "+15125550100", BaseURL: srv.URL}, &http.Client{Timeout: 5 * time.Second, Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 300 {
+		ctx, cancel := context.WithCancel(t.Context())
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { cancel() }})
+		_, err := p.Send(ctx, sms.Message{To: "+15125550142", Body: "x"})
+		cancel()
+		if c := sms.ClassOf(err); c != sms.Throttled && c != sms.Unknown {
+			t.Fatalf("class %s: %v", c, err)
+		}
+	}
+	if n := arrived.Load(); n != 0 {
+		t.Errorf("%d of 300 messages left after they were given up", n)
+	}
+}

@@ -24,7 +24,9 @@ demo-exit: ## play the demo's story and fail if a step does not hold
 
 bench: ## measure heed against floors in the same run
 	go test -run '^$$' -bench Floors -benchtime 1x -timeout 20m ./cmd/heed
-	go test -run '^$$' -bench 'GroupCommit|Append|Million' -benchtime 1x -p 1 -timeout 20m ./connector/ledger/journal ./connector/ledger/local
+	go test -run '^$$' -bench 'GroupCommit|Append' -benchtime 7x -p 1 ./connector/ledger/journal ./connector/ledger/local
+	go test -run '^$$' -bench 'Million/(rebuild|start)' -benchtime 1x -timeout 20m ./connector/ledger/local
+	go test -run '^$$' -bench 'Million/decide' -benchtime 2000000x -timeout 20m ./connector/ledger/local
 	go test -run '^$$' -bench 'Classify|Lines' -benchtime 2s ./connector/reply
 	go test -run '^$$' -bench FullPass -benchtime 1x ./sync/reconcile
 

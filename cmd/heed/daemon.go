@@ -239,7 +239,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 
 // routes are the ways in that speak another system's language: Twilio's API and Salesforce's outbound messages.
 func (d *daemon) routes(srv *connector.Server) func(mux *http.ServeMux) {
-	twilio := &dropin.Handler{Gate: d.gate, Ledger: d.ledger, Key: srv.KeyOf, Log: d.log}
+	twilio := &dropin.Handler{Gate: d.gate, Ledger: d.ledger, Key: srv.KeyOf, Limits: d.limits, Log: d.log}
 	for _, a := range d.accounts {
 		twilio.Accounts = append(twilio.Accounts, a.Name)
 	}

@@ -55,7 +55,9 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/heed-sms/heed/connector"
 	"github.com/heed-sms/heed/connector/ledger"
@@ -66,7 +68,7 @@ const (
 	root       = "/" + apiVersion + "/"
 )
 
-// Handler serves Twilio's Messages API. All fields are required. It is safe for concurrent use.
+// Handler serves Twilio's Messages API. All fields but Limits are required. It is safe for concurrent use.
 type Handler struct {
 	// Gate decides and sends; a *connector.Gate.
 	Gate interface {
@@ -81,6 +83,7 @@ type Handler struct {
 	Key func(secret string) (connector.Key, bool)
 	// Accounts are the names of the configured accounts. The first one is the default.
 	Accounts []string
+	Limits   *connector.Limits // of each API key; nil for none
 	Log      *slog.Logger
 }
 
@@ -122,7 +125,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case http.StatusUnauthorized:
 			w.Header().Set("WWW-Authenticate", `Basic realm="heed"`)
 		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-			w.Header().Set("Retry-After", "5")
+			wait := 5
+			var many *connector.TooManyError
+			if errors.As(err, &many) {
+				wait = many.RetryAfterSeconds()
+			}
+			w.Header().Set("Retry-After", strconv.Itoa(wait))
 		}
 		status, body = e.Status, e
 	}
@@ -157,6 +165,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (status int, bod
 	}
 	if !slices.Contains(c.key.May, right) {
 		return 0, nil, failure(http.StatusForbidden, 20003, "Permission Denied: the key may not "+string(right))
+	}
+	if err := h.Limits.Ask(c.key.Name, time.Now()); err != nil {
+		return 0, nil, err
 	}
 	one := len(part) == 4
 	switch {
@@ -276,9 +287,12 @@ func (e *apiError) Error() string { return e.Message }
 func errorOf(err error) *apiError {
 	var e *apiError
 	var input *connector.InputError
+	var many *connector.TooManyError
 	switch {
 	case errors.As(err, &e):
 		return e
+	case errors.As(err, &many):
+		return failure(http.StatusTooManyRequests, 20429, "Too Many Requests: nothing was recorded or sent")
 	case errors.As(err, &input):
 		return badRequest(20001, input.Error())
 	case errors.Is(err, ledger.ErrUnavailable):

@@ -761,3 +761,23 @@ func TestAnotherChannelsNumberIsNotTexted(t *testing.T) {
 		t.Errorf("%d messages", n)
 	}
 }
+
+func TestAClientThatAsksTooFastIsToldHowLongToWait(t *testing.T) {
+	key := connector.Key{Name: "fast", May: []connector.Right{connector.MayRead, connector.MaySend}}
+	h := &dropin.Handler{Accounts: []string{"main"}, Limits: connector.NewLimits(1, 0, []connector.Key{key}, nil), Log: slog.New(slog.DiscardHandler),
+		Key: func(string) (connector.Key, bool) { return key, true }}
+	sid := dropin.AccountSID("main")
+	for range 5 {
+		r := httptest.NewRequest("DELETE", "/2010-04-01/Accounts/"+sid+"/Messages/SM0.json", nil) // refused before anything is looked up
+		r.SetBasicAuth(sid, "k")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code == http.StatusTooManyRequests {
+			if !strings.Contains(w.Body.String(), "20429") || w.Header().Get("Retry-After") == "" {
+				t.Errorf("%v %s", w.Header(), w.Body)
+			}
+			return
+		}
+	}
+	t.Error("five requests at once passed a limit of one a second")
+}

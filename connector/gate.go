@@ -157,29 +157,9 @@ func (g *Gate) floor(ctx context.Context, m *ledger.Message) (consent.Decision, 
 	allow := consent.Decision{Verdict: consent.Allow, Reason: consent.OK}
 	ticked := false
 	if m.Record != nil {
-		if m.Record.Object == "" || m.Record.ID == "" {
-			return allow, &InputError{"record", "needs object and id"}
-		}
-		var bad error
-		known := false
-		for _, c := range g.CRMs {
-			key := *m.Record
-			if canon, ok := c.Directory.(crm.Canonicalizer); ok {
-				var err error
-				if key, err = canon.Canonical(key); err != nil {
-					bad = err
-					continue
-				}
-			}
-			known = true
-			records, err := g.Ledger.Mirror(c.Name).Get(ctx, []crm.Key{key})
-			if err != nil {
-				return allow, fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
-			}
-			ticked = ticked || len(records) > 0 && records[0].OptedOut
-		}
-		if !known && bad != nil {
-			return allow, &InputError{"record", bad.Error()}
+		var err error
+		if ticked, err = g.ticked(ctx, *m.Record); err != nil {
+			return allow, err
 		}
 	}
 	n, err := phone.Parse(m.ToRaw, g.Region)
@@ -193,23 +173,34 @@ func (g *Gate) floor(ctx context.Context, m *ledger.Message) (consent.Decision, 
 	return allow, nil
 }
 
-// ticked reports whether a record's box is ticked, as far as the mirror knows.
+// ticked reports whether a record's box is ticked, as far as the mirror knows. It fails with *InputError on a key that no
+// CRM can read, and with ledger.ErrUnavailable.
 func (g *Gate) ticked(ctx context.Context, k crm.Key) (bool, error) {
+	if k.Object == "" || k.ID == "" {
+		return false, &InputError{"record", "needs object and id"}
+	}
+	var unread error
+	readable := len(g.CRMs) == 0
 	for _, c := range g.CRMs {
 		key := k
 		if canon, ok := c.Directory.(crm.Canonicalizer); ok {
 			var err error
 			if key, err = canon.Canonical(k); err != nil {
+				unread = err
 				continue
 			}
 		}
+		readable = true
 		records, err := g.Ledger.Mirror(c.Name).Get(ctx, []crm.Key{key})
 		if err != nil {
-			return false, err
+			return false, fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
 		}
 		if len(records) > 0 && records[0].OptedOut {
 			return true, nil
 		}
+	}
+	if !readable {
+		return false, &InputError{"record", unread.Error()}
 	}
 	return false, nil
 }

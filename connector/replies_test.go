@@ -242,7 +242,6 @@ func TestOnlyTheRecipientLiftsTheRecipientsStop(t *testing.T) {
 	eve := phone.MustParse("+12065550143")
 	clock := time.Now() // two changes in one millisecond are a tie, and ties go to the opt-out
 	r.consents.Now = func() time.Time { clock = clock.Add(time.Second); return clock }
-	r.ledger.Decide(eve)
 	if err := errors.Join(r.consents.Set(t.Context(), eve, consent.OptedOut, consent.Admin, "max", "called"), r.consents.Set(t.Context(), eve, consent.OptedIn, consent.Admin, "max", "called again")); err != nil {
 		t.Errorf("what an admin made, an admin undoes: %v", err)
 	}
@@ -306,10 +305,14 @@ func TestTheProvidersOwnListIsToldWhatTheProviderDidNotUnderstand(t *testing.T) 
 	if got := r.provider.Consents(); len(got) != 2 || !got[0].OptedOut || !got[1].OptedOut {
 		t.Errorf("told %v", got)
 	}
-	// A list that cannot be written now is told later; one refusal is parked where a person sees it.
-	r.provider.RefuseConsents(ada.String(), &sms.Error{Class: sms.Rejected, Code: "30646"})
-	r.flagged(ada, sender, "START", sms.FlagNone)
+	// A refusal is parked, where a person sees it.
+	bob := phone.MustParse("+12065550145")
+	r.provider.RefuseConsents(bob.String(), &sms.Error{Class: sms.Rejected, Code: "30646"})
+	r.text(bob, "take me off your list")
 	r.flush()
+	if _, parked := r.owed(); parked != 1 {
+		t.Errorf("%d pieces of work are parked, want the one that the provider refused", parked)
+	}
 }
 
 func TestShadowModeDecidesAndRecordsButLetsEverythingPass(t *testing.T) {
@@ -463,9 +466,19 @@ func TestTheListWaitsUntilTheConfirmationIsOut(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	r.lists.Now = func() time.Time { return time.Now().Add(time.Minute) }
 	if len(r.provider.Sent()) != 1 {
 		t.Errorf("%d confirmations", len(r.provider.Sent()))
+	}
+	for o, err := range r.ledger.Owed(t.Context()) { // put off for a moment, not forgotten
+		if err != nil || o.Kind != ledger.OweTell && o.Kind != ledger.OweBoxes {
+			t.Errorf("%+v %v", o, err)
+		}
+		if o.Kind == ledger.OweTell && o.NextAt.IsZero() {
+			t.Error("the list is owed with no time to try it")
+		}
+	}
+	if s, err := r.ledger.Stats(t.Context()); err != nil || s.Owed[ledger.OweTell] != 1 {
+		t.Errorf("telling the provider is owed %d times, %v", s.Owed[ledger.OweTell], err)
 	}
 }
 

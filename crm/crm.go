@@ -16,9 +16,10 @@ import (
 
 // Directory is one CRM organisation. Implementations are safe for concurrent use.
 type Directory interface {
-	// Scan yields every live record of every configured object in pages, in the order of (object as configured,
-	// id), starting after the given key; the zero Key starts at the beginning. A page's Next is the key to
-	// resume from. It stops at the first error.
+	// Scan yields every live record of every configured object in pages, each record at least once; the zero Key
+	// starts at the beginning. A page's Next is where to resume: the driver's own mark in the form of a key, to be
+	// handed back as it is. A mark that the driver can no longer use (another configuration, an expired job) is an
+	// error of class Bug. It stops at the first error.
 	Scan(ctx context.Context, after Key) iter.Seq2[Page, error]
 	// Changed yields the records that changed at or after since by the CRM's clock, deleted and converted ones
 	// included, oldest first, each at least once. The driver looks back further than since by itself, for
@@ -34,6 +35,59 @@ type Getter interface {
 	// Get returns the records that exist among keys, in no particular order.
 	Get(ctx context.Context, keys []Key) ([]Record, error)
 }
+
+// Annotator is implemented by CRMs in which a text can be left on a record.
+type Annotator interface {
+	// Annotate sets text fields, such as the outcome of a send on the record that asked for it. It returns one result
+	// for each note, in order, like Directory.Write.
+	Annotate(ctx context.Context, notes []Note) []Result
+}
+
+// Note is one text to leave on a record.
+type Note struct {
+	Key
+	Field string // API name
+	Text  string // cut by the driver to what the field takes
+}
+
+// Historian is implemented by CRMs that can tell who changed a box.
+type Historian interface {
+	// BoxChanges returns, for each key of which the CRM knows, the newest change of its opt-out field. Keys without a
+	// tracked change, and objects whose history cannot be read, are left out; that is no error.
+	BoxChanges(ctx context.Context, keys []Key) (map[Key]BoxChange, error)
+}
+
+// BoxChange is a change of an opt-out field, as the CRM recorded it.
+type BoxChange struct {
+	OptedOut bool      // the value after it, mapped to one meaning
+	At       time.Time // by the CRM's clock
+	Actor    Actor
+}
+
+// Actor is who changed something in the CRM.
+type Actor struct {
+	ID   string    `json:"id,omitempty"`
+	Name string    `json:"name,omitempty"` // "" if not readable
+	Kind ActorKind `json:"kind,omitempty"`
+}
+
+// String returns the actor's name, or id where that is not readable.
+func (a Actor) String() string {
+	if a.Name != "" {
+		return a.Name
+	}
+	return a.ID
+}
+
+// ActorKind is what sort of user an actor is, as far as the CRM tells.
+type ActorKind string
+
+// Kinds of actor. "" is one of which the CRM does not tell.
+const (
+	Person      ActorKind = "person"
+	Integration ActorKind = "integration" // a user that only programs use
+	Self        ActorKind = "self"        // heed's own user
+)
 
 // Canonicalizer is implemented by CRMs whose record names can be written in several ways.
 type Canonicalizer interface {
@@ -70,8 +124,7 @@ type Record struct {
 	Converted  *Key      `json:"converted_to,omitempty"` // a lead that became a contact: that contact (ID "" if unreadable)
 	Stamp      time.Time `json:"stamp"`                  // when the CRM last changed it in any way (SystemModstamp)
 	ModifiedAt time.Time `json:"modified_at"`            // when a user last changed it
-	ModifiedBy string    `json:"modified_by,omitempty"`  // who: a name if readable, else the user's id
-	BySelf     bool      `json:"by_self,omitempty"`      // who is heed's own integration user
+	ModifiedBy Actor     `json:"modified_by,omitzero"`   // who
 	CreatedAt  time.Time `json:"created_at,omitzero"`
 }
 

@@ -455,7 +455,7 @@ func writeBySelf(t *testing.T, w World) {
 	k := w.Create(t, w.Objects()[0], nil, false)
 	write(t, w.Directory(), optOut(k, true))
 	all, _ := scan(t, w.Directory(), crm.Key{})
-	if len(all) != 1 || !all[0].BySelf || !all[0].OptedOut {
+	if len(all) != 1 || all[0].ModifiedBy.Kind != crm.Self || !all[0].OptedOut {
 		t.Errorf("the records are %+v, want one changed by the directory itself", all)
 	}
 }
@@ -465,7 +465,7 @@ func tickNotBySelf(t *testing.T, w World) {
 	write(t, w.Directory(), optOut(k, true))
 	w.Tick(t, k, false)
 	all, _ := scan(t, w.Directory(), crm.Key{})
-	if len(all) != 1 || all[0].BySelf || all[0].OptedOut || all[0].ModifiedBy == "" {
+	if len(all) != 1 || all[0].ModifiedBy.Kind == crm.Self || all[0].OptedOut || all[0].ModifiedBy.String() == "" {
 		t.Errorf("the records are %+v, want one changed by a named somebody else", all)
 	}
 }

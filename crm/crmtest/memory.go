@@ -85,8 +85,8 @@ func (c *CRM) Put(r crm.Record) crm.Key {
 			*t = at
 		}
 	}
-	if r.ModifiedBy == "" {
-		r.ModifiedBy = "user"
+	if r.ModifiedBy == (crm.Actor{}) {
+		r.ModifiedBy = crm.Actor{Name: "user"}
 	}
 	c.records[r.Key] = clone(r)
 	return r.Key
@@ -133,7 +133,7 @@ func (c *CRM) Change(k crm.Key, by string, edit func(*crm.Record)) {
 	edit(&r)
 	r.Key = k
 	r.Stamp = c.stamp()
-	r.ModifiedAt, r.ModifiedBy, r.BySelf = r.Stamp, by, false
+	r.ModifiedAt, r.ModifiedBy = r.Stamp, crm.Actor{Name: by}
 	c.records[k] = r
 }
 
@@ -363,7 +363,7 @@ func (c *CRM) write(w crm.Write) error {
 	r = clone(r)
 	r.OptedOut = w.OptedOut
 	r.Stamp = c.stamp()
-	r.ModifiedAt, r.ModifiedBy, r.BySelf = r.Stamp, Self, true
+	r.ModifiedAt, r.ModifiedBy = r.Stamp, crm.Actor{Name: Self, Kind: crm.Self}
 	c.records[w.Key] = r
 	c.written = append(c.written, w)
 	c.counts.Boxes++

@@ -472,11 +472,13 @@ func (obj *object) record(r row, self string, history bool) (crm.Record, error) 
 	keep(err)
 	by, err := r.id("LastModifiedById")
 	keep(err)
-	rec.BySelf = by != "" && by == self
-	rec.ModifiedBy = by
+	rec.ModifiedBy.ID = by
+	if by != "" && by == self {
+		rec.ModifiedBy.Kind = crm.Self
+	}
 	var modifier struct{ Name string }
 	if v, err := r.get("LastModifiedBy"); err == nil && json.Unmarshal(v, &modifier) == nil && modifier.Name != "" {
-		rec.ModifiedBy = modifier.Name // null where the integration user may not see that user
+		rec.ModifiedBy.Name = modifier.Name // null where the integration user may not see that user
 	}
 	if history {
 		rec.Deleted, err = r.bool("IsDeleted")

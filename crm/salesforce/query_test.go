@@ -39,11 +39,11 @@ func TestAScanTranslatesRecords(t *testing.T) {
 	}
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	r := records[0]
-	if r.Key != (crm.Key{Object: "Contact", ID: contactID(1)}) || !r.OptedOut || !r.BySelf || r.ModifiedBy != testUser ||
+	if r.Key != (crm.Key{Object: "Contact", ID: contactID(1)}) || !r.OptedOut || r.ModifiedBy.Kind != crm.Self || r.ModifiedBy.String() != testUser ||
 		!r.Stamp.Equal(at) || !r.ModifiedAt.Equal(at) || !r.CreatedAt.Equal(at) || len(r.Phones) != 2 || r.Phones[1] != (crm.Phone{Field: "Phone", Raw: "+1 555 555 0101 x22"}) {
 		t.Errorf("first record %+v", r)
 	}
-	if r := records[1]; r.OptedOut || r.BySelf || r.ModifiedBy != "Ada Admin" || len(r.Phones) != 0 {
+	if r := records[1]; r.OptedOut || r.ModifiedBy.Kind == crm.Self || r.ModifiedBy.String() != "Ada Admin" || len(r.Phones) != 0 {
 		t.Errorf("second record %+v", r)
 	}
 	if p := pages[0]; p.Total != 5 || !p.AsOf.Equal(time.Date(2026, 3, 1, 13, 0, 0, 0, time.UTC)) || p.Next != records[1].Key {

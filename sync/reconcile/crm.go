@@ -397,7 +397,7 @@ func (p *pass) finding(s *source, r read, c change, numbers []num) finding {
 	key := r.Key
 	corr := ledger.Correction{
 		Pass: p.pass.ID, CRM: s.Name, Record: &key, Cause: c.cause, Action: c.action, Result: "pending",
-		Detail: detail(r, c, numbers), By: r.ModifiedBy, ByAt: r.ModifiedAt,
+		Detail: detail(r, c, numbers), By: r.ModifiedBy.String(), ByAt: r.ModifiedAt,
 	}
 	f := finding{correction: ledger.Event{Kind: ledger.KindCorrection, ID: id, At: p.Now().UTC(), Number: c.numbers[0], Correction: &corr}}
 	action := map[string]consent.Action{optOut: consent.OptOut, optIn: consent.OptIn}[c.action]
@@ -410,7 +410,7 @@ func (p *pass) finding(s *source, r read, c change, numbers []num) finding {
 			Kind: ledger.KindConsent, ID: eventID(id, n.String()), At: p.Now().UTC(), Number: n,
 			Consent: &ledger.Consent{
 				Change: consent.Change{Action: action, Source: consent.CRM, At: c.at},
-				Actor:  r.ModifiedBy, Why: corr.Detail, CRM: s.Name, Record: &key, Pass: p.pass.ID,
+				Actor:  r.ModifiedBy.String(), Why: corr.Detail, CRM: s.Name, Record: &key, Pass: p.pass.ID,
 			},
 		})
 	}

@@ -69,7 +69,7 @@ func planTick(old *ledger.MirrorRecord, rec crm.Record, seenAt time.Time, out []
 	switch {
 	case old == nil:
 		c.cause = LateRecord
-	case old.OptedOut && rec.BySelf:
+	case old.OptedOut && rec.ModifiedBy.Kind == crm.Self:
 		c.cause = UntickedByHeed
 	case old.OptedOut:
 		c.cause = Unticked

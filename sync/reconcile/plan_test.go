@@ -56,10 +56,10 @@ func wroteAt(m *ledger.MirrorRecord, at int) *ledger.MirrorRecord { m.WroteAt = 
 
 // is is the record now; it was changed at a minute and read at minute 20.
 func is(ticked bool, at int) crm.Record {
-	return crm.Record{Key: crm.Key{Object: "Contact", ID: "1"}, OptedOut: ticked, Stamp: minute(at), ModifiedAt: minute(at), ModifiedBy: "Ann"}
+	return crm.Record{Key: crm.Key{Object: "Contact", ID: "1"}, OptedOut: ticked, Stamp: minute(at), ModifiedAt: minute(at), ModifiedBy: crm.Actor{Name: "Ann"}}
 }
 
-func bySelf(r crm.Record) crm.Record { r.BySelf = true; return r }
+func bySelf(r crm.Record) crm.Record { r.ModifiedBy.Kind = crm.Self; return r }
 
 func TestPlan(t *testing.T) {
 	type want struct {

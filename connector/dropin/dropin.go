@@ -77,7 +77,7 @@ type Handler struct {
 	// Ledger holds the messages; any ledger.Ledger.
 	Ledger interface {
 		Message(ctx context.Context, id string) (ledger.Message, error)
-		Messages(ctx context.Context) iter.Seq2[ledger.Message, error]
+		Messages(ctx context.Context, status ledger.Status) iter.Seq2[ledger.Message, error]
 	}
 	// Key returns the API key with a secret, in a time that does not tell how near a wrong one was.
 	Key func(secret string) (connector.Key, bool)

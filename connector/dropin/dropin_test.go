@@ -177,7 +177,7 @@ func (r *rig) change(number string, action consent.Action, source consent.Source
 // recorded returns how many messages the ledger has.
 func (r *rig) recorded() (n int) {
 	r.t.Helper()
-	for _, err := range r.ledger.Messages(r.t.Context()) {
+	for _, err := range r.ledger.Messages(r.t.Context(), "") {
 		if err != nil {
 			r.t.Fatal(err)
 		}

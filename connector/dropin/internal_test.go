@@ -24,7 +24,7 @@ func (hourly) Message(context.Context, string) (ledger.Message, error) {
 	return ledger.Message{}, ledger.ErrNotFound
 }
 
-func (l hourly) Messages(context.Context) iter.Seq2[ledger.Message, error] {
+func (l hourly) Messages(context.Context, ledger.Status) iter.Seq2[ledger.Message, error] {
 	return func(yield func(ledger.Message, error) bool) {
 		for at := l.newest; at.Year() > 2000; at = at.Add(-time.Hour) {
 			*l.read++

@@ -122,7 +122,7 @@ func (h *Handler) list(c call) (*pageJSON, error) {
 	// One more than the page holds tells whether there is another page.
 	var found []ledger.Message
 	at := q.token == "" // the walk is past the token's message
-	for m, err := range h.Ledger.Messages(c.Context()) {
+	for m, err := range h.Ledger.Messages(c.Context(), "") {
 		if err != nil {
 			return nil, err
 		}

@@ -29,6 +29,11 @@ const (
 	KindPass       Kind = "pass"            // a pass began or ended
 	KindDropped    Kind = "answer.dropped"  // an answer that was owed to a phone is not sent
 	KindTold       Kind = "provider.told"   // the provider's own opt-out list was written, or could not be
+	KindRelayed    Kind = "status.relayed"  // a client was told where its message stands, or could not be
+	KindNoted      Kind = "crm.noted"       // the outcome of a send was left on its record, or could not be
+	KindDelivered  Kind = "pass.delivered"  // a report was handed to somebody who wants it
+	KindAccess     Kind = "access"          // an API key or a person's account was made, changed or taken away
+	KindAct        Kind = "act"             // a person did something that changes nobody's consent
 )
 
 // Event is one thing that happened. Exactly one of the pointers matches Kind.
@@ -54,6 +59,11 @@ type Event struct {
 	Dropped    *Dropped    `json:"dropped,omitempty"`
 	Told       *Told       `json:"told,omitempty"`
 	Started    *Started    `json:"started,omitempty"`
+	Relayed    *Relayed    `json:"relayed,omitempty"`
+	Noted      *Noted      `json:"noted,omitempty"`
+	Delivered  *Delivered  `json:"delivered,omitempty"`
+	Access     *Access     `json:"access,omitempty"`
+	Act        *Act        `json:"act,omitempty"`
 }
 
 // Via says how an inbound message reached heed.
@@ -176,7 +186,10 @@ type Message struct {
 	Record      *crm.Key         `json:"record,omitempty"`
 	Answers     uint64           `json:"answers,omitempty"` // sequence of the Inbound event that heed itself answers with it
 	Answer      Answer           `json:"answer,omitempty"`
-	Deferred    bool             `json:"deferred,omitempty"` // sent from the queue, after its caller was answered
+	Deferred    bool             `json:"deferred,omitempty"`   // sent from the queue, after its caller was answered
+	SendAt      time.Time        `json:"send_at,omitzero"`     // Deferred: not to be sent before
+	Callback    *Callback        `json:"callback,omitempty"`   // who wants to be told where it stands
+	WriteBack   *WriteBack       `json:"write_back,omitempty"` // where its outcome is to be left on Record
 	Decision    consent.Decision `json:"decision"`
 	CreatedAt   time.Time        `json:"created_at"`
 
@@ -188,6 +201,78 @@ type Message struct {
 	Code       string    `json:"code,omitempty"`
 	Error      string    `json:"error,omitempty"`
 	UpdatedAt  time.Time `json:"updated_at,omitzero"`
+}
+
+// Callback is a client's address for news of a message.
+type Callback struct {
+	URL string `json:"url"`
+	// Signer signs what is sent there in the client's name: the state of HMAC-SHA1 after its key was taken in. It signs,
+	// and the key cannot be computed from it.
+	Signer []byte `json:"signer,omitempty"`
+}
+
+// WriteBack names a text field of a message's record.
+type WriteBack struct {
+	CRM   string `json:"crm"`
+	Field string `json:"field"`
+}
+
+// Relayed says that a client was told where its message stands.
+type Relayed struct {
+	Message string `json:"message"`
+	Of      uint64 `json:"of"`               // sequence of the Opened event
+	UpTo    uint64 `json:"up_to"`            // the owed work that it settles, as in Written
+	Status  string `json:"status"`           // in the words of the client's API
+	Failed  string `json:"failed,omitempty"` // why heed gave up
+}
+
+// Noted says what became of a note on a record.
+type Noted struct {
+	Message string `json:"message"`
+	Of      uint64 `json:"of"`
+	UpTo    uint64 `json:"up_to"`
+	Note    string `json:"note"`
+	Class   string `json:"class,omitempty"` // "" means written; otherwise a crm.Class
+	Text    string `json:"text,omitempty"`  // the CRM's words
+}
+
+// Delivered says that the report of a pass reached one of those who want it.
+type Delivered struct {
+	Pass string `json:"pass"`
+	Of   uint64 `json:"of"` // sequence of the event that ended the pass
+	To   string `json:"to"` // as in Pass.Deliver
+}
+
+// AccessSort is a sort of way in.
+type AccessSort string
+
+const (
+	AccessKey  AccessSort = "key"  // an API key
+	AccessUser AccessSort = "user" // a person's account
+)
+
+// Access is a way into heed. Of several events with one sort and name the newest counts.
+type Access struct {
+	Sort     AccessSort `json:"sort"`
+	Name     string     `json:"name"`
+	SHA256   string     `json:"sha256,omitempty"`   // AccessKey: hash of the key in hex
+	Password string     `json:"password,omitempty"` // AccessUser: argon2id hash in PHC form; "" for one who signs in elsewhere
+	May      []string   `json:"may,omitempty"`      // rights of a key, the role of a person
+	Removed  bool       `json:"removed,omitempty"`
+	By       string     `json:"by,omitempty"`
+	Why      string     `json:"why,omitempty"`
+
+	At  time.Time `json:"-"` // set when read back, from the event
+	Seq uint64    `json:"-"`
+}
+
+// Act is something that a person did, for the record.
+type Act struct {
+	Who    string `json:"who"`
+	Via    string `json:"via"`              // page, command line, api
+	What   string `json:"what"`             // a stable word: sign_in, export, retry, bulk_opt_out, …
+	Detail string `json:"detail,omitempty"` // for people, numbers masked
+	Why    string `json:"why,omitempty"`    // in their words
 }
 
 // Started says that a deferred send is about to be attempted. It is recorded first, so that after a crash nobody takes
@@ -208,6 +293,7 @@ type Outcome struct {
 	OptedOut   bool             `json:"opted_out,omitempty"` // the provider refused because the recipient had opted out
 	Decision   consent.Decision `json:"decision,omitzero"`   // for a send prevented at the last moment: the new decision
 	StartedAt  time.Time        `json:"started_at,omitzero"` // when the attempt began
+	Of         uint64           `json:"of,omitempty"`        // a deferred message that will not be attempted: sequence of its Opened event
 }
 
 // StatusTold is a provider's later word on a message.
@@ -276,6 +362,7 @@ type Pass struct {
 	OptOuts    uint64         `json:"opt_outs,omitempty"`
 	Blocked    uint64         `json:"blocked,omitempty"`
 	Unknown    uint64         `json:"unknown,omitempty"`
+	Deliver    []string       `json:"deliver,omitempty"` // at its end: who is to get the report
 }
 
 // maxID bounds, in bytes, everything by which engines look things up. Provider ids, idempotency keys and names are far
@@ -305,6 +392,8 @@ func (e Event) check() error {
 		{KindConsent, e.Consent != nil}, {KindOpened, e.Opened != nil}, {KindOutcome, e.Outcome != nil},
 		{KindStatus, e.Status != nil}, {KindWritten, e.Written != nil}, {KindCorrection, e.Correction != nil},
 		{KindPass, e.Pass != nil}, {KindDropped, e.Dropped != nil}, {KindTold, e.Told != nil}, {KindStarted, e.Started != nil},
+		{KindRelayed, e.Relayed != nil}, {KindNoted, e.Noted != nil}, {KindDelivered, e.Delivered != nil},
+		{KindAccess, e.Access != nil}, {KindAct, e.Act != nil},
 	} {
 		if p.set {
 			n++
@@ -375,7 +464,20 @@ func (e Event) checkPayload() string {
 			optional = []string{e.Correction.CRM, r.Object, r.ID}
 		}
 	case e.Pass != nil:
-		required = []string{e.Pass.ID}
+		required = append([]string{e.Pass.ID}, e.Pass.Deliver...)
+	case e.Relayed != nil:
+		required = []string{e.Relayed.Message}
+	case e.Noted != nil:
+		required = []string{e.Noted.Message}
+	case e.Delivered != nil:
+		required = []string{e.Delivered.Pass, e.Delivered.To}
+	case e.Access != nil:
+		if e.Access.Sort != AccessKey && e.Access.Sort != AccessUser {
+			return "unknown sort of access"
+		}
+		required = []string{e.Access.Name}
+	case e.Act != nil:
+		required = []string{e.Act.Who, e.Act.What}
 	}
 	for _, name := range required {
 		if name == "" {

@@ -26,6 +26,60 @@ type Number struct {
 	Keyword string         `json:"keyword,omitempty"`
 }
 
+// At is when the number's present state began, by the clock that its facts have it from.
+func (n Number) At() time.Time {
+	f := n.Facts
+	switch f.State() {
+	case consent.OptedOut:
+		return latestOut(f)
+	case consent.Held:
+		return f.HeldAt
+	case consent.OptedIn:
+		return laterOf(f.StartAt, f.InAt)
+	case consent.Pending:
+		return f.AskedAt
+	}
+	return laterOf(laterOf(f.ReleaseAt, f.StartAt), f.InAt)
+}
+
+// ByPerson reports whether an event is something that a person did: what the audit lists.
+func ByPerson(e Event) bool {
+	return e.Access != nil || e.Act != nil || e.Consent != nil && e.Consent.Source == consent.Admin
+}
+
+// NewOptOut returns the record of a change to opted out; ok is false for an event that is none.
+func NewOptOut(before, after Number, e Event, last *LastSend) (_ OptOut, ok bool) {
+	if !e.Number.IsValid() || before.Facts.State() == consent.OptedOut || after.Facts.State() != consent.OptedOut {
+		return OptOut{}, false
+	}
+	o := OptOut{Seq: e.Seq, Number: e.Number, At: e.At, Source: after.Source, Keyword: after.Keyword, Last: last}
+	if e.Inbound != nil {
+		o.Account, o.Sender = e.Inbound.Account, e.Inbound.To
+	}
+	return o, true
+}
+
+// NewLastSend returns what to remember of a message for later opt-outs; ok is false unless the event made it sent.
+// heed's own answers are nobody's campaign.
+func NewLastSend(before, after Message, e Event) (_ LastSend, ok bool) {
+	if before.Status == StatusSent || after.Status != StatusSent || after.Answers > 0 {
+		return LastSend{}, false
+	}
+	return LastSend{Message: after.ID, Campaign: after.Campaign, Account: after.Account, From: after.From, At: e.At}, true
+}
+
+// Add counts n messages with a status.
+func (t *Traffic) Add(s Status, n int) {
+	switch s {
+	case StatusSent:
+		t.Sent += n
+	case StatusBlocked:
+		t.Blocked += n
+	default:
+		t.Other += n
+	}
+}
+
 // Change returns the change of consent that an event amounts to, and the word that caused it; ok is false for events
 // that change nobody's consent.
 func Change(e Event) (c consent.Change, keyword string, ok bool) {
@@ -69,6 +123,13 @@ func notAfter(t, limit time.Time) time.Time {
 	return t
 }
 
+func laterOf(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
 func orTime(t, or time.Time) time.Time {
 	if t.IsZero() {
 		return or
@@ -106,12 +167,7 @@ func outranks(source consent.Source, keyword string, n Number) bool {
 	return cmp.Or(cmp.Compare(source, n.Source), cmp.Compare(keyword, n.Keyword)) > 0
 }
 
-func latestOut(f consent.Facts) time.Time {
-	if f.OutAt.After(f.StopAt) {
-		return f.OutAt
-	}
-	return f.StopAt
-}
+func latestOut(f consent.Facts) time.Time { return laterOf(f.StopAt, f.OutAt) }
 
 // OwedKind names a sort of owed work.
 type OwedKind string
@@ -130,6 +186,12 @@ const (
 	OweTell OwedKind = "tell"
 	// OweSend: a deferred message is to be handed to its provider. Done when the attempt is recorded, like an answer.
 	OweSend OwedKind = "send"
+	// OweRelay: a client is to be told where its message stands.
+	OweRelay OwedKind = "relay"
+	// OweNote: the outcome of a send is to be left on the CRM record that it was for.
+	OweNote OwedKind = "note"
+	// OweReport: a report is to be delivered.
+	OweReport OwedKind = "report"
 )
 
 // Owed is work that follows from an event and has not been done.
@@ -137,9 +199,11 @@ type Owed struct {
 	Key    string       `json:"key"`
 	Kind   OwedKind     `json:"kind"`
 	Number phone.Number `json:"number"`
-	Seq    uint64       `json:"seq"`          // the newest event that made it owed
-	Of     uint64       `json:"of,omitempty"` // OweAnswer: the Inbound event to answer; OweSend: the Opened event
-	Since  time.Time    `json:"since"`        // when the oldest unsettled one was recorded
+	Seq    uint64       `json:"seq"`            // the newest event that made it owed
+	Of     uint64       `json:"of,omitempty"`   // OweAnswer: the Inbound event to answer; OweSend, OweRelay, OweNote: the Opened event; OweReport: the Pass event
+	To     string       `json:"to,omitempty"`   // OweReport: one of Pass.Deliver
+	After  time.Time    `json:"after,omitzero"` // OweSend: not due before, Message.SendAt
+	Since  time.Time    `json:"since"`          // when the oldest unsettled one was recorded
 	Parked *Parked      `json:"parked,omitempty"`
 	// Records are those that a correction named. They are written even if the mirror does not lead to them from the
 	// number, or thinks that they have the value already.
@@ -162,17 +226,27 @@ type Parked struct {
 	Text string    `json:"text"` // whose refusal, in their words
 }
 
-// OwedKey returns the key under which an event's owed work is kept: one piece per event for times, answers and sends,
-// one per number for everything else.
+// OwedKey returns the key under which an event's owed work is kept: one piece per event for times, answers, sends and
+// what follows from sends, one per number for everything else.
 func OwedKey(kind OwedKind, n phone.Number, seq uint64) string {
-	if kind == OweTime || kind == OweAnswer || kind == OweSend {
+	switch kind {
+	case OweTime, OweAnswer, OweSend, OweRelay, OweNote:
 		return fmt.Sprintf("%s/%015d/%020d", kind, n.Uint64(), seq)
 	}
 	return fmt.Sprintf("%s/%015d", kind, n.Uint64())
 }
 
+func reportKey(of uint64, to string) string { return fmt.Sprintf("%s/%020d/%s", OweReport, of, to) }
+
 // Owes returns the work that an event creates. before and after are its number's record around it.
 func Owes(before, after Number, e Event) []Owed {
+	if e.Pass != nil && !e.Pass.FinishedAt.IsZero() {
+		var out []Owed
+		for _, to := range e.Pass.Deliver {
+			out = append(out, Owed{Key: reportKey(e.Seq, to), Kind: OweReport, Seq: e.Seq, Of: e.Seq, To: to, Since: e.At})
+		}
+		return out
+	}
 	if !e.Number.IsValid() {
 		return nil
 	}
@@ -201,10 +275,30 @@ func Owes(before, after Number, e Event) []Owed {
 		owe(OweHold)
 	}
 	if e.Opened != nil && e.Opened.Deferred && e.Opened.Decision.Verdict == consent.Allow {
-		owe(OweSend).Of = e.Seq
+		o := owe(OweSend)
+		o.Of, o.After = e.Seq, e.Opened.SendAt
 	}
 	if flipped && !providerKnows(e) {
 		owe(OweTell)
+	}
+	return out
+}
+
+// OwesMessage returns the work that an event creates by changing a message. before and after are the message around it
+// (before is zero where the event opened it), opened is the sequence of its Opened event.
+func OwesMessage(before, after Message, opened uint64, e Event) []Owed {
+	if before.Status == after.Status && before.Delivery == after.Delivery {
+		return nil
+	}
+	var out []Owed
+	owe := func(kind OwedKind) {
+		out = append(out, Owed{Key: OwedKey(kind, after.To, opened), Kind: kind, Number: after.To, Seq: e.Seq, Of: opened, Since: e.At})
+	}
+	if after.Callback != nil && e.Opened == nil { // who opens a message is told by the answer
+		owe(OweRelay)
+	}
+	if after.WriteBack != nil && after.Record != nil {
+		owe(OweNote)
 	}
 	return out
 }
@@ -274,6 +368,14 @@ func Settles(before, after Number, e Event) []string {
 		keys = append(keys, OwedKey(OweAnswer, e.Number, e.Dropped.Of))
 	case e.Told != nil:
 		keys = append(keys, OwedKey(OweTell, e.Number, 0))
+	case e.Outcome != nil && e.Outcome.Of > 0:
+		keys = append(keys, OwedKey(OweSend, e.Number, e.Outcome.Of))
+	case e.Relayed != nil:
+		keys = append(keys, OwedKey(OweRelay, e.Number, e.Relayed.Of))
+	case e.Noted != nil:
+		keys = append(keys, OwedKey(OweNote, e.Number, e.Noted.Of))
+	case e.Delivered != nil:
+		keys = append(keys, reportKey(e.Delivered.Of, e.Delivered.To))
 	}
 	if before.Facts.State() == consent.Held && after.Facts.State() != consent.Held {
 		keys = append(keys, OwedKey(OweHold, e.Number, 0)) // decided, by whoever
@@ -306,6 +408,17 @@ func Settle(o Owed, e Event) (_ Owed, done bool) {
 			default:
 				other = true
 			}
+		}
+	case o.Kind == OweRelay && e.Relayed != nil:
+		upTo = e.Relayed.UpTo
+	case o.Kind == OweNote && e.Noted != nil:
+		upTo = e.Noted.UpTo
+		switch crm.Class(e.Noted.Class) {
+		case "", crm.Gone:
+		case crm.Park, crm.Bug:
+			refused = e.Noted.Text
+		default:
+			other = true
 		}
 	default:
 		return o, true

@@ -59,18 +59,30 @@ type Ledger interface {
 	Number(ctx context.Context, n phone.Number) (Number, error)
 	// Numbers yields the known numbers after the given one, in numerical order.
 	Numbers(ctx context.Context, after phone.Number) iter.Seq2[Number, error]
+	// Find returns a page of the numbers that match a query, newest change first.
+	Find(ctx context.Context, q Query) (Found, error)
+	// OptOuts yields the changes to opted out at or after since, newest first.
+	OptOuts(ctx context.Context, since time.Time) iter.Seq2[OptOut, error]
+	// Traffic yields what was sent and refused at or after since, by hour, sender and campaign, oldest first.
+	Traffic(ctx context.Context, since time.Time) iter.Seq2[Traffic, error]
 	// History yields every event that concerns a number, oldest first.
 	History(ctx context.Context, n phone.Number) iter.Seq2[Event, error]
 	// Events yields the whole ledger from a sequence on, oldest first.
 	Events(ctx context.Context, from uint64) iter.Seq2[Event, error]
+	// Event returns one event of a number, or ErrNotFound.
+	Event(ctx context.Context, n phone.Number, seq uint64) (Event, error)
+	// Audit yields what people did (ByPerson), newest first.
+	Audit(ctx context.Context) iter.Seq2[Event, error]
+	// Access yields the newest Access of each sort and name, removed ones included, by sort and name.
+	Access(ctx context.Context) iter.Seq2[Access, error]
 	// Seen reports whether an event with this ID was recorded.
 	Seen(ctx context.Context, id string) (bool, error)
 	// Message returns a message by heed's id, or ErrNotFound.
 	Message(ctx context.Context, id string) (Message, error)
 	// MessageByProvider returns a message by the provider's id, or ErrNotFound.
 	MessageByProvider(ctx context.Context, account, providerID string) (Message, error)
-	// Messages yields messages, newest first.
-	Messages(ctx context.Context) iter.Seq2[Message, error]
+	// Messages yields messages, newest first; with a status only those that have it now.
+	Messages(ctx context.Context, status Status) iter.Seq2[Message, error]
 	// Unsettled yields the messages whose outcome is still open: allowed but without an outcome, or unknown.
 	Unsettled(ctx context.Context) iter.Seq2[Message, error]
 
@@ -141,6 +153,67 @@ type Stats struct {
 	OldestOwed time.Time         // since when the oldest unparked piece waits; zero if none
 	Messages   map[Status]uint64 // by status
 	Degraded   string            // what an operator must know (spare space used up, index was rebuilt), "" if nothing
+}
+
+// Query selects numbers. An empty field selects all.
+type Query struct {
+	States   []consent.State  // none: all but unknown
+	Sources  []consent.Source // of the newest opt-out
+	Ends     string           // the number's last digits, ASCII
+	Since    time.Time        // the state began at or after
+	Until    time.Time        // the state began before
+	Campaign string           // the newest opt-out is attributed to it
+	Window   time.Duration    // how long after a campaign's message an opt-out is attributed to it
+	After    string           // Found.Next of the page before
+	Limit    int              // rows of a page, 50 if 0, at most 1000
+}
+
+// Found is a page of numbers.
+type Found struct {
+	Rows  []Number
+	Total int    // rows on all pages
+	Next  string // Query.After of the next page, "" on the last one
+}
+
+// OptOut is a number's change to opted out, with what came before it.
+type OptOut struct {
+	Seq     uint64         `json:"seq"`
+	Number  phone.Number   `json:"number"`
+	At      time.Time      `json:"at"` // when heed recorded it
+	Source  consent.Source `json:"source"`
+	Keyword string         `json:"keyword,omitempty"`
+	Account string         `json:"account,omitempty"` // a reply's
+	Sender  string         `json:"sender,omitempty"`  // to whom it was sent
+	Last    *LastSend      `json:"last,omitempty"`    // the newest message before it that a provider took
+}
+
+// Campaign returns the campaign to which the opt-out is attributed, "" for none: the one of the last message that was
+// sent to the number, if that is no older than window. heed states this method wherever it shows the figure.
+func (o OptOut) Campaign(window time.Duration) string {
+	if o.Last == nil || o.At.Sub(o.Last.At) > window {
+		return ""
+	}
+	return o.Last.Campaign
+}
+
+// LastSend is the newest message to a number that a provider took.
+type LastSend struct {
+	Message  string    `json:"message"`
+	Campaign string    `json:"campaign,omitempty"`
+	Account  string    `json:"account"`
+	From     string    `json:"from,omitempty"`
+	At       time.Time `json:"at"`
+}
+
+// Traffic counts the messages of one hour, sender and campaign, by when they were asked for.
+type Traffic struct {
+	Hour     time.Time `json:"hour"` // its beginning, UTC
+	Account  string    `json:"account"`
+	From     string    `json:"from,omitempty"` // as the provider told, before that as asked for; "" is the account's sender
+	Campaign string    `json:"campaign,omitempty"`
+	Sent     int       `json:"sent"`    // taken by the provider, delivered or not
+	Blocked  int       `json:"blocked"` // refused by the gate
+	Other    int       `json:"other"`   // queued, held, failed, unknown
 }
 
 // Mirror is what heed last saw of a CRM's records, by key and by number. It is a cache: a full pass refills it.

@@ -574,7 +574,7 @@ func keys(t *testing.T, s *suite) {
 		}
 		l = s.o.Reopen(t)
 	}
-	equal(t, "messages", len(list(t, l.Messages(t.Context()))), 1)
+	equal(t, "messages", len(list(t, l.Messages(t.Context(), ""))), 1)
 	for i := range 2 { // without a key every request is its own
 		m := message(fmt.Sprint("free", i), number(2), now)
 		m.Key = ""
@@ -927,7 +927,7 @@ func messages(t *testing.T, s *suite) {
 	}
 	add(t, l, events...)
 	i := n
-	for _, m := range list(t, l.Messages(t.Context())) {
+	for _, m := range list(t, l.Messages(t.Context(), "")) {
 		i--
 		equal(t, "message", m.ID, fmt.Sprintf("m%04d", i))
 	}
@@ -1214,7 +1214,7 @@ func cancelled(t *testing.T, s *suite) {
 			t.Fatal("events of a cancelled caller:", err)
 		}
 	}
-	for _, err := range l.Messages(ctx) {
+	for _, err := range l.Messages(ctx, "") {
 		if !errors.Is(err, context.Canceled) {
 			t.Fatal("messages of a cancelled caller:", err)
 		}
@@ -1249,7 +1249,7 @@ func closed(t *testing.T, s *suite) {
 		"Seen":              func() error { _, err := l.Seen(ctx, "in/1"); return err },
 		"Message":           func() error { _, err := l.Message(ctx, "m"); return err },
 		"MessageByProvider": func() error { _, err := l.MessageByProvider(ctx, account, "m"); return err },
-		"Messages":          func() error { return first(l.Messages(ctx)) },
+		"Messages":          func() error { return first(l.Messages(ctx, "")) },
 		"Unsettled":         func() error { return first(l.Unsettled(ctx)) },
 		"Claim":             func() error { _, err := l.Claim(ctx, ledger.OweBoxes, 1); return err },
 		"Return":            func() error { return l.Return(ctx, o, now, "") },

@@ -47,6 +47,9 @@ func (d *dueList) put(o ledger.Owed, answered bool) {
 	defer d.mu.Unlock()
 	it := d.items[o.Key]
 	if it == nil {
+		if o.NextAt.IsZero() {
+			o.NextAt = o.After
+		}
 		it = &dueItem{owed: o, pos: -1}
 		d.items[o.Key] = it
 		d.push(it)
@@ -127,7 +130,7 @@ func (d *dueList) hurry(kind ledger.OwedKind) {
 		return
 	}
 	for _, it := range *h {
-		it.owed.NextAt = time.Time{}
+		it.owed.NextAt = it.owed.After // what must not be done earlier is not hurried
 	}
 	heap.Init(h)
 	d.wake(kind)

@@ -43,6 +43,11 @@ var (
 	bCorrections = []byte("corrections") // pass id NUL seq(8) → ledger.Correction
 	bOpenCorr    = []byte("opencorr")    // crm NUL object NUL id NUL seq(8) → key in corrections
 	bCounts      = []byte("counts")      // name → count(8)
+	bByStatus    = []byte("bystatus")    // status NUL seq(8) of messages that are not sent → nothing
+	bLastSend    = []byte("lastsend")    // number(8) → ledger.LastSend
+	bOptOuts     = []byte("optouts")     // seq(8) of the change → ledger.OptOut
+	bTraffic     = []byte("traffic")     // hour(8) account NUL from NUL campaign → ledger.Traffic
+	bAccess      = []byte("access")      // sort NUL name → ledger.Access
 )
 
 // Buckets that are caches of other systems, not part of the fold:
@@ -52,7 +57,7 @@ var (
 )
 
 var foldBuckets = [][]byte{bNumbers, bSeen, bTrail, bOwed, bMessages, bMessageIDs, bProviderIDs, bUnsettled, bOrphans,
-	bPasses, bPassIDs, bCorrections, bOpenCorr, bCounts}
+	bPasses, bPassIDs, bCorrections, bOpenCorr, bCounts, bByStatus, bLastSend, bOptOuts, bTraffic, bAccess}
 
 var (
 	kFormat   = []byte("format")
@@ -464,11 +469,7 @@ func foldEvent(tx *bbolt.Tx, e ledger.Event, pos journal.Position, t *tally, owe
 	var before, after ledger.Number
 	if e.Number.IsValid() {
 		key := be(e.Number.Uint64())
-		p, err := pos.MarshalBinary()
-		if err != nil {
-			return nil, err
-		}
-		if err := put(tx.Bucket(bTrail), append(be(e.Number.Uint64()), be(e.Seq)...), p); err != nil {
+		if err := putTrail(tx, e.Number.Uint64(), e.Seq, pos); err != nil {
 			return nil, err
 		}
 		v, err := get(tx, bNumbers, key)
@@ -487,19 +488,17 @@ func foldEvent(tx *bbolt.Tx, e ledger.Event, pos journal.Position, t *tally, owe
 			}
 		}
 	}
-	for _, o := range ledger.Owes(before, after, e) {
-		var old ledger.Owed
-		ok, err := getJSON(tx, bOwed, []byte(o.Key), &old)
-		if err != nil {
+	if ledger.ByPerson(e) { // number 0 is nobody's: the audit
+		if err := putTrail(tx, 0, e.Seq, pos); err != nil {
 			return nil, err
 		}
-		if ok {
-			o = ledger.MergeOwed(&old, o)
-		}
-		if err := putJSON(tx, bOwed, []byte(o.Key), o); err != nil {
-			return nil, err
-		}
-		owed = append(owed, owedChange{key: o.Key, owed: &o})
+	}
+	if err := foldOptOut(tx, before, after, e); err != nil {
+		return nil, err
+	}
+	owed, err := foldOwed(tx, ledger.Owes(before, after, e), owed)
+	if err != nil {
+		return nil, err
 	}
 	for _, key := range ledger.Settles(before, after, e) {
 		var o ledger.Owed
@@ -534,9 +533,12 @@ func foldEvent(tx *bbolt.Tx, e ledger.Event, pos journal.Position, t *tally, owe
 	case e.Quarantine != nil:
 		return owed, count(tx, "quarantine")
 	case e.Opened != nil:
-		return owed, foldOpened(tx, e)
+		return foldOpened(tx, e, owed)
 	case e.Started != nil, e.Outcome != nil, e.Status != nil:
-		return owed, foldProgress(tx, e)
+		return foldProgress(tx, e, owed)
+	case e.Access != nil:
+		a := storedAccess{*e.Access, e.At, e.Seq}
+		return owed, putJSON(tx, bAccess, []byte(string(a.Sort)+"\x00"+a.Name), a)
 	case e.Written != nil:
 		return owed, foldWritten(tx, e)
 	case e.Correction != nil:
@@ -545,6 +547,56 @@ func foldEvent(tx *bbolt.Tx, e ledger.Event, pos journal.Position, t *tally, owe
 		return owed, foldPass(tx, e)
 	}
 	return owed, nil
+}
+
+func putTrail(tx *bbolt.Tx, number, seq uint64, pos journal.Position) error {
+	p, err := pos.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	return put(tx.Bucket(bTrail), append(be(number), be(seq)...), p)
+}
+
+// foldOwed joins newly owed work with what is owed already.
+func foldOwed(tx *bbolt.Tx, work []ledger.Owed, owed []owedChange) ([]owedChange, error) {
+	for _, o := range work {
+		var old ledger.Owed
+		ok, err := getJSON(tx, bOwed, []byte(o.Key), &old)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			o = ledger.MergeOwed(&old, o)
+		}
+		if err := putJSON(tx, bOwed, []byte(o.Key), o); err != nil {
+			return nil, err
+		}
+		owed = append(owed, owedChange{key: o.Key, owed: &o})
+	}
+	return owed, nil
+}
+
+// foldOptOut records a change to opted out, with the message that came before it.
+func foldOptOut(tx *bbolt.Tx, before, after ledger.Number, e ledger.Event) error {
+	if _, ok := ledger.NewOptOut(before, after, e, nil); !ok {
+		return nil
+	}
+	var last *ledger.LastSend
+	var l ledger.LastSend
+	if ok, err := getJSON(tx, bLastSend, be(e.Number.Uint64()), &l); err != nil {
+		return err
+	} else if ok {
+		last = &l
+	}
+	o, _ := ledger.NewOptOut(before, after, e, last)
+	return putJSON(tx, bOptOuts, be(e.Seq), o)
+}
+
+// storedAccess keeps the fields that an Access's own JSON leaves to the event.
+type storedAccess struct {
+	ledger.Access
+	At  time.Time `json:"at"`
+	Seq uint64    `json:"seq"`
 }
 
 func count(tx *bbolt.Tx, name string) error { return addCount(tx, name, 1) }
@@ -561,22 +613,79 @@ func addCount(tx *bbolt.Tx, name string, n int64) error {
 	return put(tx.Bucket(bCounts), []byte(name), be(old+uint64(n)))
 }
 
-func foldOpened(tx *bbolt.Tx, e ledger.Event) error {
+func foldOpened(tx *bbolt.Tx, e ledger.Event, owed []owedChange) ([]owedChange, error) {
 	m := *e.Opened
 	m.Status = ledger.InitialStatus(m.Decision)
 	m.UpdatedAt = e.At
 	if err := put(tx.Bucket(bMessageIDs), []byte(m.ID), be(e.Seq)); err != nil {
-		return err
-	}
-	if err := count(tx, "message."+string(m.Status)); err != nil {
-		return err
+		return nil, err
 	}
 	if m.Decision.Verdict == consent.Allow && m.Decision.Reason != consent.OK {
 		if err := count(tx, "would_block"); err != nil {
+			return nil, err
+		}
+	}
+	return foldMessage(tx, be(e.Seq), ledger.Message{}, m, e, owed)
+}
+
+// foldMessage stores a message as an event left it, with everything that follows from the change.
+func foldMessage(tx *bbolt.Tx, key []byte, before, after ledger.Message, e ledger.Event, owed []owedChange) ([]owedChange, error) {
+	if before.Status != after.Status {
+		if before.Status != "" {
+			if err := addCount(tx, "message."+string(before.Status), -1); err != nil {
+				return nil, err
+			}
+			if err := tx.Bucket(bByStatus).Delete(statusKey(before.Status, key)); err != nil {
+				return nil, err
+			}
+		}
+		if err := count(tx, "message."+string(after.Status)); err != nil {
+			return nil, err
+		}
+		if after.Status != ledger.StatusSent {
+			if err := put(tx.Bucket(bByStatus), statusKey(after.Status, key), nil); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if before.Status != after.Status || before.From != after.From {
+		if err := foldTraffic(tx, before, after); err != nil {
+			return nil, err
+		}
+	}
+	if last, ok := ledger.NewLastSend(before, after, e); ok && after.To.IsValid() {
+		if err := putJSON(tx, bLastSend, be(after.To.Uint64()), last); err != nil {
+			return nil, err
+		}
+	}
+	if err := putMessage(tx, key, after); err != nil {
+		return nil, err
+	}
+	return foldOwed(tx, ledger.OwesMessage(before, after, binary.BigEndian.Uint64(key), e), owed)
+}
+
+func statusKey(s ledger.Status, key []byte) []byte { return append([]byte(string(s)+"\x00"), key...) }
+
+// foldTraffic moves a message from one status to another in the counts. The sender may have become known meanwhile.
+func foldTraffic(tx *bbolt.Tx, before, after ledger.Message) error {
+	move := func(m ledger.Message, n int) error {
+		t := ledger.Traffic{Hour: m.CreatedAt.UTC().Truncate(time.Hour), Account: m.Account, From: m.From, Campaign: m.Campaign}
+		k := append(be(uint64(max(t.Hour.Unix(), 0))), t.Account+"\x00"+t.From+"\x00"+t.Campaign...)
+		if _, err := getJSON(tx, bTraffic, k, &t); err != nil {
+			return err
+		}
+		t.Add(m.Status, n)
+		if t.Sent == 0 && t.Blocked == 0 && t.Other == 0 {
+			return tx.Bucket(bTraffic).Delete(k)
+		}
+		return putJSON(tx, bTraffic, k, t)
+	}
+	if before.Status != "" {
+		if err := move(before, -1); err != nil {
 			return err
 		}
 	}
-	return putMessage(tx, be(e.Seq), m)
+	return move(after, 1)
 }
 
 func putMessage(tx *bbolt.Tx, key []byte, m ledger.Message) error {
@@ -592,7 +701,7 @@ func putMessage(tx *bbolt.Tx, key []byte, m ledger.Message) error {
 
 func providerKey(account, id string) []byte { return []byte(account + "\x00" + id) }
 
-func foldProgress(tx *bbolt.Tx, e ledger.Event) error {
+func foldProgress(tx *bbolt.Tx, e ledger.Event, owed []owedChange) ([]owedChange, error) {
 	var key []byte
 	var err error
 	switch {
@@ -607,56 +716,48 @@ func foldProgress(tx *bbolt.Tx, e ledger.Event) error {
 		key, err = get(tx, bProviderIDs, providerKey(e.Status.Account, e.Status.ProviderID))
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if key == nil {
 		if e.Status == nil {
-			return nil
+			return owed, nil
 		}
 		// The callback came before the outcome that names the message. Keep the furthest one.
 		k := providerKey(e.Status.Account, e.Status.ProviderID)
 		var old ledger.StatusTold
 		if ok, err := getJSON(tx, bOrphans, k, &old); err != nil {
-			return err
+			return nil, err
 		} else if ok {
 			probe := ledger.ApplyMessage(ledger.Message{}, ledger.Event{Kind: ledger.KindStatus, Status: &old})
 			if ledger.ApplyMessage(probe, e).Delivery == probe.Delivery {
-				return nil
+				return owed, nil
 			}
 		}
-		return putJSON(tx, bOrphans, k, e.Status)
+		return owed, putJSON(tx, bOrphans, k, e.Status)
 	}
 	key = bytes.Clone(key)
 	var m ledger.Message
 	if ok, err := getJSON(tx, bMessages, key, &m); err != nil || !ok {
-		return err
+		return owed, err
 	}
 	old := m
 	m = ledger.ApplyMessage(m, e)
 	if m.ProviderID != "" && m.ProviderID != old.ProviderID {
 		k := providerKey(m.Account, m.ProviderID)
 		if err := put(tx.Bucket(bProviderIDs), k, key); err != nil {
-			return err
+			return nil, err
 		}
 		var told ledger.StatusTold
 		if ok, err := getJSON(tx, bOrphans, k, &told); err != nil {
-			return err
+			return nil, err
 		} else if ok {
 			m = ledger.ApplyMessage(m, ledger.Event{Kind: ledger.KindStatus, At: e.At, Status: &told})
 			if err := tx.Bucket(bOrphans).Delete(k); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	if m.Status != old.Status {
-		if err := addCount(tx, "message."+string(old.Status), -1); err != nil {
-			return err
-		}
-		if err := count(tx, "message."+string(m.Status)); err != nil {
-			return err
-		}
-	}
-	return putMessage(tx, key, m)
+	return foldMessage(tx, key, old, m, e, owed)
 }
 
 func correctionKey(pass string, seq uint64) []byte { return append([]byte(pass+"\x00"), be(seq)...) }

@@ -2,6 +2,7 @@ package local
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -9,10 +10,14 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
 
+	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/ledger/journal"
 	"github.com/heed-sms/heed/sms/phone"
@@ -115,8 +120,17 @@ func (l *Ledger) Numbers(ctx context.Context, after phone.Number) iter.Seq2[ledg
 // History yields every event of a number, oldest first, read back from the journal.
 func (l *Ledger) History(ctx context.Context, n phone.Number) iter.Seq2[ledger.Event, error] {
 	prefix := be(n.Uint64())
-	positions := paged(ctx, l, prefix, func(tx *bbolt.Tx, from []byte) ([]journal.Position, []byte, error) {
-		return collect(tx, bTrail, from, prefix, false, func(_, v []byte) (p journal.Position, err error) {
+	return l.trail(ctx, prefix, prefix, false)
+}
+
+// Audit yields what people did, newest first.
+func (l *Ledger) Audit(ctx context.Context) iter.Seq2[ledger.Event, error] {
+	return l.trail(ctx, append(be(0), bytes.Repeat([]byte{0xff}, 8)...), be(0), true)
+}
+
+func (l *Ledger) trail(ctx context.Context, from, prefix []byte, back bool) iter.Seq2[ledger.Event, error] {
+	positions := paged(ctx, l, from, func(tx *bbolt.Tx, from []byte) ([]journal.Position, []byte, error) {
+		return collect(tx, bTrail, from, prefix, back, func(_, v []byte) (p journal.Position, err error) {
 			return p, p.UnmarshalBinary(v)
 		})
 	})
@@ -124,16 +138,40 @@ func (l *Ledger) History(ctx context.Context, n phone.Number) iter.Seq2[ledger.E
 		for pos, err := range positions {
 			var e ledger.Event
 			if err == nil {
-				var r journal.Record
-				if r, err = l.j.ReadAt(pos); err == nil {
-					e, err = decode(r)
-				}
+				e, err = l.readAt(pos)
 			}
 			if !yield(e, err) || err != nil {
 				return
 			}
 		}
 	}
+}
+
+func (l *Ledger) readAt(pos journal.Position) (ledger.Event, error) {
+	r, err := l.j.ReadAt(pos)
+	if err != nil {
+		return ledger.Event{}, err
+	}
+	return decode(r)
+}
+
+// Event returns one event of a number.
+func (l *Ledger) Event(ctx context.Context, n phone.Number, seq uint64) (ledger.Event, error) {
+	var pos journal.Position
+	err := l.read(ctx, func(tx *bbolt.Tx) error {
+		v, err := get(tx, bTrail, append(be(n.Uint64()), be(seq)...))
+		if err != nil {
+			return err
+		}
+		if v == nil {
+			return fmt.Errorf("event %d of this number: %w", seq, ledger.ErrNotFound)
+		}
+		return pos.UnmarshalBinary(v)
+	})
+	if err != nil {
+		return ledger.Event{}, err
+	}
+	return l.readAt(pos)
 }
 
 var errStop = errors.New("stop")
@@ -212,10 +250,160 @@ func (l *Ledger) MessageByProvider(ctx context.Context, account, providerID stri
 	})
 }
 
-// Messages yields messages, newest first.
-func (l *Ledger) Messages(ctx context.Context) iter.Seq2[ledger.Message, error] {
-	return paged(ctx, l, nil, func(tx *bbolt.Tx, from []byte) ([]ledger.Message, []byte, error) {
-		return collect(tx, bMessages, from, nil, true, unmarshal[ledger.Message])
+// Messages yields messages, newest first; with a status only those that have it now.
+func (l *Ledger) Messages(ctx context.Context, status ledger.Status) iter.Seq2[ledger.Message, error] {
+	if status == "" || status == ledger.StatusSent {
+		return func(yield func(ledger.Message, error) bool) {
+			all := paged(ctx, l, nil, func(tx *bbolt.Tx, from []byte) ([]ledger.Message, []byte, error) {
+				return collect(tx, bMessages, from, nil, true, unmarshal[ledger.Message])
+			})
+			for m, err := range all {
+				if (err != nil || status == "" || m.Status == status) && !yield(m, err) {
+					return
+				}
+			}
+		}
+	}
+	prefix := statusKey(status, nil)
+	last := append(statusKey(status, nil), bytes.Repeat([]byte{0xff}, 8)...)
+	return paged(ctx, l, last, func(tx *bbolt.Tx, from []byte) ([]ledger.Message, []byte, error) {
+		return collect(tx, bByStatus, from, prefix, true, func(k, _ []byte) (m ledger.Message, err error) {
+			_, err = getJSON(tx, bMessages, k[len(prefix):], &m)
+			return m, err
+		})
+	})
+}
+
+// Find returns a page of the numbers that match a query.
+func (l *Ledger) Find(ctx context.Context, q ledger.Query) (ledger.Found, error) {
+	limit := q.Limit
+	switch {
+	case limit == 0:
+		limit = 50
+	case limit < 0 || limit > 1000:
+		return ledger.Found{}, fmt.Errorf("%w: a page of %d numbers, at most 1000", ledger.ErrInvalid, limit)
+	}
+	after, err := parsePlace(q.After)
+	if err != nil {
+		return ledger.Found{}, err
+	}
+	campaigns, err := l.campaigns(ctx, q)
+	if err != nil {
+		return ledger.Found{}, err
+	}
+	var rows []ledger.Number
+	for n, err := range l.Numbers(ctx, phone.Number{}) {
+		if err != nil {
+			return ledger.Found{}, err
+		}
+		if matches(n, q) && (campaigns == nil || campaigns[n.Number] == q.Campaign) {
+			rows = append(rows, n)
+		}
+	}
+	slices.SortFunc(rows, func(a, b ledger.Number) int { return comparePlace(placeOf(a), placeOf(b)) })
+	out := ledger.Found{Total: len(rows)}
+	if q.After != "" {
+		i, ok := slices.BinarySearchFunc(rows, after, func(n ledger.Number, p place) int { return comparePlace(placeOf(n), p) })
+		if ok {
+			i++
+		}
+		rows = rows[i:]
+	}
+	if len(rows) > limit {
+		rows = rows[:limit]
+		out.Next = placeOf(rows[limit-1]).String()
+	}
+	out.Rows = rows
+	return out, nil
+}
+
+// place is where a number stands in the order of Find: newest first, then by number.
+type place struct {
+	ms     int64
+	number uint64
+}
+
+func placeOf(n ledger.Number) place { return place{n.At().UnixMilli(), n.Number.Uint64()} }
+
+func comparePlace(a, b place) int {
+	return cmp.Or(cmp.Compare(b.ms, a.ms), cmp.Compare(a.number, b.number))
+}
+
+func (p place) String() string { return fmt.Sprintf("%d-%d", p.ms, p.number) }
+
+func parsePlace(s string) (p place, err error) {
+	if s == "" {
+		return p, nil
+	}
+	ms, number, _ := strings.Cut(s, "-")
+	if p.ms, err = strconv.ParseInt(ms, 10, 64); err == nil {
+		p.number, err = strconv.ParseUint(number, 10, 64)
+	}
+	if err != nil {
+		return p, fmt.Errorf("%w: %q is no place to go on from", ledger.ErrInvalid, s)
+	}
+	return p, nil
+}
+
+func matches(n ledger.Number, q ledger.Query) bool {
+	state, at := n.Facts.State(), n.At()
+	switch {
+	case len(q.States) == 0 && state == consent.Unknown, len(q.States) > 0 && !slices.Contains(q.States, state),
+		len(q.Sources) > 0 && !slices.Contains(q.Sources, n.Source),
+		!q.Since.IsZero() && at.Before(q.Since), !q.Until.IsZero() && !at.Before(q.Until):
+		return false
+	}
+	return strings.HasSuffix(n.Number.String(), q.Ends)
+}
+
+// campaigns returns the campaign of each number's newest opt-out, nil if the query does not ask for one.
+func (l *Ledger) campaigns(ctx context.Context, q ledger.Query) (map[phone.Number]string, error) {
+	if q.Campaign == "" {
+		return nil, nil
+	}
+	out := map[phone.Number]string{}
+	for o, err := range l.OptOuts(ctx, time.Time{}) {
+		if err != nil {
+			return nil, err
+		}
+		if _, newer := out[o.Number]; !newer {
+			out[o.Number] = o.Campaign(q.Window)
+		}
+	}
+	return out, nil
+}
+
+// OptOuts yields the changes to opted out at or after since, newest first.
+func (l *Ledger) OptOuts(ctx context.Context, since time.Time) iter.Seq2[ledger.OptOut, error] {
+	return func(yield func(ledger.OptOut, error) bool) {
+		all := paged(ctx, l, nil, func(tx *bbolt.Tx, from []byte) ([]ledger.OptOut, []byte, error) {
+			return collect(tx, bOptOuts, from, nil, true, unmarshal[ledger.OptOut])
+		})
+		for o, err := range all {
+			if err == nil && o.At.Before(since) || !yield(o, err) {
+				return
+			}
+		}
+	}
+}
+
+// Traffic yields what was sent and refused, by hour, sender and campaign.
+func (l *Ledger) Traffic(ctx context.Context, since time.Time) iter.Seq2[ledger.Traffic, error] {
+	first := be(uint64(max(since.Truncate(time.Hour).Unix(), 0)))
+	return paged(ctx, l, first, func(tx *bbolt.Tx, from []byte) ([]ledger.Traffic, []byte, error) {
+		return collect(tx, bTraffic, from, nil, false, unmarshal[ledger.Traffic])
+	})
+}
+
+// Access yields the newest Access of each sort and name.
+func (l *Ledger) Access(ctx context.Context) iter.Seq2[ledger.Access, error] {
+	return paged(ctx, l, nil, func(tx *bbolt.Tx, from []byte) ([]ledger.Access, []byte, error) {
+		return collect(tx, bAccess, from, nil, false, func(_, v []byte) (ledger.Access, error) {
+			var s storedAccess
+			err := json.Unmarshal(v, &s)
+			s.Access.At, s.Access.Seq = s.At, s.Seq
+			return s.Access, err
+		})
 	})
 }
 

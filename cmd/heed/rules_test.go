@@ -45,6 +45,11 @@ var mayImport = map[string][]string{
 	"connector/dropin":              {"connector", "connector/confirm", "connector/consent", "connector/ledger", "sms/phone"},
 	"connector/openapi":             {},
 	"connector/hooks":               {"connector", "connector/ledger", "crm", "crm/salesforce/outbound"},
+	"connector/people":              {"connector/ledger"},
+	"connector/export":              {"connector/consent", "connector/ledger", "sms/phone"},
+	"connector/evidence":            {"connector/consent", "connector/ledger", "connector/ledger/journal", "sms/phone"},
+	"connector/admin":               {"connector", "connector/consent", "connector/export", "connector/ledger", "connector/people", "connector/reply", "crm", "sms/phone"},
+	"sync/report":                   {"connector/consent", "connector/export", "connector/ledger", "sms/phone"},
 	"cmd/heed":                      nil, // the wiring: everything
 }
 

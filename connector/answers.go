@@ -38,31 +38,29 @@ const ConfirmWithin = 5 * time.Minute
 
 // Run sends what is owed as it comes, until ctx ends.
 func (a *Answers) Run(ctx context.Context) {
-	every(ctx, time.Second, a.Ledger.OwedSignal(ledger.OweAnswer), a.Log, "texts that heed owes could not be sent", a.Flush)
+	Every(ctx, time.Second, a.Ledger.OwedSignal(ledger.OweAnswer), a.Log, "texts that heed owes could not be sent", a.Flush)
 }
 
-// Flush sends every text that may be sent now.
+// Flush sends every text that may be sent now. An account that hangs does not delay another's.
 func (a *Answers) Flush(ctx context.Context) error {
-	for {
-		owed, err := a.Ledger.Claim(ctx, ledger.OweAnswer, 50)
-		if err != nil || len(owed) == 0 {
-			return err
-		}
-		for _, o := range owed {
-			if err := a.answer(ctx, o); err != nil {
-				a.Log.Warn("a text that heed owes could not be sent yet", "number", o.Number, "error", err)
-				if err := a.Ledger.Return(ctx, o, a.Now().Add(backoff(o.Attempts)), err.Error()); err != nil {
-					return err
-				}
+	return crew{
+		ledger: a.Ledger, kind: ledger.OweAnswer, perAccount: 8, trouble: "a text that heed owes could not be sent yet", log: a.Log, now: a.Now,
+		prepare: func(ctx context.Context, o ledger.Owed) (string, func(context.Context) error, error) {
+			e, err := a.Ledger.Event(ctx, o.Number, o.Of)
+			if err == nil && e.Inbound == nil {
+				err = fmt.Errorf("event %d is no reply", o.Of)
 			}
-		}
-	}
+			if err != nil {
+				return "", nil, err
+			}
+			return e.Inbound.Account, func(ctx context.Context) error { return a.answer(ctx, o, e) }, nil
+		},
+	}.flush(ctx)
 }
 
-func (a *Answers) answer(ctx context.Context, o ledger.Owed) error {
-	e, err := eventOf(ctx, a.Ledger, o.Number, o.Of)
-	if err != nil {
-		return err
+func (a *Answers) answer(ctx context.Context, o ledger.Owed, e ledger.Event) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	in := e.Inbound
 	drop := func(why string) error {
@@ -116,8 +114,8 @@ func (g *Gate) sendOwn(ctx context.Context, m ledger.Message) (ledger.Message, e
 	return g.dispatch(ctx, acc, m), nil
 }
 
-// every runs fn when there is a signal and at least once in each interval, for what comes due without one, until ctx ends.
-func every(ctx context.Context, interval time.Duration, signal <-chan struct{}, log *slog.Logger, trouble string, fn func(context.Context) error) {
+// Every runs fn when there is a signal and at least once in each interval, for what comes due without one, until ctx ends.
+func Every(ctx context.Context, interval time.Duration, signal <-chan struct{}, log *slog.Logger, trouble string, fn func(context.Context) error) {
 	for {
 		if err := fn(ctx); err != nil && ctx.Err() == nil {
 			log.Error(trouble, "error", err)
@@ -132,19 +130,6 @@ func every(ctx context.Context, interval time.Duration, signal <-chan struct{}, 
 		}
 		t.Stop()
 	}
-}
-
-// eventOf returns an event of a number by its sequence.
-func eventOf(ctx context.Context, l ledger.Ledger, n phone.Number, seq uint64) (ledger.Event, error) {
-	for e, err := range l.History(ctx, n) {
-		if err != nil {
-			return e, err
-		}
-		if e.Seq == seq && e.Inbound != nil {
-			return e, nil
-		}
-	}
-	return ledger.Event{}, ledger.ErrNotFound
 }
 
 // Consents are the changes that people and programs make by hand, and their answers to the review queue.
@@ -343,7 +328,7 @@ func (h *Holds) Flush(ctx context.Context) error {
 
 // Run looks at the deadlines until ctx ends.
 func (h *Holds) Run(ctx context.Context) {
-	every(ctx, 30*time.Second, nil, h.Log, "the review queue could not be looked at", h.Flush)
+	Every(ctx, 30*time.Second, nil, h.Log, "the review queue could not be looked at", h.Flush)
 }
 
 // doubleOptIn reads the answer to the question of a double opt-in, which means something only while it is open.

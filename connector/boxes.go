@@ -246,7 +246,7 @@ func (b *Boxes) finish(ctx context.Context, intents []*intent) error {
 	for _, it := range intents {
 		wait := parkedWait
 		if it.retry || err != nil {
-			wait = max(it.after, backoff(it.owed.Attempts))
+			wait = max(it.after, Backoff(it.owed.Attempts))
 		}
 		// For work that the event above has settled this does nothing.
 		err = errors.Join(err, b.Ledger.Return(ctx, it.owed, now.Add(wait), it.note))
@@ -257,8 +257,8 @@ func (b *Boxes) finish(ctx context.Context, intents []*intent) error {
 	return err
 }
 
-// backoff returns how long to wait after the given number of attempts: 1 s doubled to 5 min, with half of it random.
-func backoff(attempts int) time.Duration {
+// Backoff returns how long to wait after the given number of attempts: 1 s doubled to 5 min, with half of it random.
+func Backoff(attempts int) time.Duration {
 	d := min(time.Second<<min(max(attempts-1, 0), 9), 5*time.Minute)
 	return d/2 + rand.N(d/2+1)
 }
@@ -350,7 +350,7 @@ func (t *Times) Flush(ctx context.Context) error {
 		for _, o := range owed {
 			if err := t.ask(ctx, o); err != nil {
 				t.Log.Warn("the provider did not say when a START was sent; asking again", "number", o.Number, "error", err)
-				if err := t.Ledger.Return(ctx, o, t.Now().Add(backoff(o.Attempts)), err.Error()); err != nil {
+				if err := t.Ledger.Return(ctx, o, t.Now().Add(Backoff(o.Attempts)), err.Error()); err != nil {
 					return err
 				}
 			}
@@ -359,7 +359,10 @@ func (t *Times) Flush(ctx context.Context) error {
 }
 
 func (t *Times) ask(ctx context.Context, o ledger.Owed) error {
-	start, err := eventOf(ctx, t.Ledger, o.Number, o.Seq)
+	start, err := t.Ledger.Event(ctx, o.Number, o.Seq)
+	if err == nil && start.Inbound == nil {
+		err = fmt.Errorf("event %d is no reply", o.Seq)
+	}
 	if err != nil {
 		return err
 	}

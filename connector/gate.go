@@ -60,6 +60,12 @@ type Send struct {
 	Ticked    bool     // the caller says that the record's box is ticked
 	// Deferred answers the caller once the decision is on disk, and sends afterwards. The decision is taken again then.
 	Deferred bool
+	// SendAt puts a send off: it is Deferred and not attempted before. Zero for now.
+	SendAt time.Time
+	// Callback is whom to tell where the message stands, once it was taken on; nil for nobody.
+	Callback *ledger.Callback
+	// WriteBack is where to leave the outcome on Record; nil for nowhere.
+	WriteBack *ledger.WriteBack
 	// SameKey says that the key alone names the message: a repetition may carry other words for the same thing.
 	SameKey bool
 }
@@ -111,7 +117,8 @@ func (g *Gate) Send(ctx context.Context, s Send) (m ledger.Message, existed bool
 		ID: newID("msg"), Caller: s.Caller, ToRaw: s.To, From: s.From, Body: s.Body, MediaURLs: s.MediaURLs,
 		Account: a.Name, Campaign: s.Campaign, Purpose: s.Purpose, Record: s.Record, CreatedAt: g.Now().UTC(),
 	}
-	m.Fingerprint, m.Deferred = fingerprint(s), s.Deferred
+	s.Deferred = s.Deferred || !s.SendAt.IsZero()
+	m.Fingerprint, m.Deferred, m.SendAt, m.Callback, m.WriteBack = fingerprint(s), s.Deferred, s.SendAt, s.Callback, s.WriteBack
 	if s.Key != "" {
 		m.Key = eventID("key", s.Caller, hashHex(s.Key))
 		if s.SameKey {
@@ -213,7 +220,7 @@ func (g *Gate) dispatch(ctx context.Context, a Account, m ledger.Message) ledger
 	defer cancel()
 	for try := 1; ; try++ {
 		out, again := g.attempt(ctx, a, m)
-		if !m.Deferred && m.Answer == "" || again == 0 || try == maxTries || !g.wait(ctx, max(again, backoff(try))) || g.turn(ctx, a.Name, queueTimeout) != nil {
+		if !m.Deferred && m.Answer == "" || again == 0 || try == maxTries || !g.wait(ctx, max(again, Backoff(try))) || g.turn(ctx, a.Name, queueTimeout) != nil {
 			return g.settle(record, m, out)
 		}
 	}
@@ -329,6 +336,57 @@ func (g *Gate) Abandoned(ctx context.Context, before time.Time) (int, error) {
 	}
 	return n, nil
 }
+
+// ErrStarted says that a message is not waiting any more, or never did.
+var ErrStarted = errors.New("the message does not wait to be sent")
+
+// CodeCanceled is the Code of a message that its caller took back before it was sent. Its Status is failed.
+const CodeCanceled = "canceled"
+
+// Cancel takes back a message that waits to be sent. Errors: ledger.ErrNotFound; ErrStarted if its attempt has begun or
+// it waits no more; ledger.ErrUnavailable.
+func (g *Gate) Cancel(ctx context.Context, id string) (ledger.Message, error) {
+	m, err := g.Ledger.Message(ctx, id)
+	if err != nil {
+		return m, err
+	}
+	owed, err := g.Ledger.OwedOf(ctx, m.To)
+	if err != nil {
+		return m, err
+	}
+	for _, o := range owed {
+		if o.Kind != ledger.OweSend {
+			continue
+		}
+		e, err := g.Ledger.Event(ctx, m.To, o.Of)
+		if err != nil {
+			return m, err
+		}
+		if e.Opened != nil && e.Opened.ID == id {
+			return g.endWaiting(ctx, m, o, ledger.Outcome{Status: ledger.StatusFailed, Code: CodeCanceled, Error: "taken back before it was sent"})
+		}
+	}
+	return m, ErrStarted
+}
+
+// endWaiting records that a message that waits will not be attempted. The event has the id that the beginning of an
+// attempt has, so that of the two only one can be.
+func (g *Gate) endWaiting(ctx context.Context, m ledger.Message, o ledger.Owed, out ledger.Outcome) (ledger.Message, error) {
+	out.Message, out.Of = m.ID, o.Of
+	e := ledger.Event{Kind: ledger.KindOutcome, ID: startID(m.ID), At: g.Now().UTC(), Number: m.To, Outcome: &out}
+	r, err := g.Ledger.Append(context.WithoutCancel(ctx), e)
+	switch {
+	case err != nil:
+		return m, err
+	case r[0].Duplicate:
+		return m, ErrStarted
+	}
+	m = ledger.ApplyMessage(m, e)
+	g.Metrics.sent(m)
+	return m, nil
+}
+
+func startID(message string) string { return "start/" + message }
 
 // Decision is the gate's answer about one number, without a send.
 type Decision struct {
@@ -483,6 +541,12 @@ func fingerprint(s Send) string {
 		record = s.Record.Object + "/" + s.Record.ID
 	}
 	parts := append([]string{s.To, s.From, s.Body, s.Account, s.Campaign, s.Purpose, record}, s.MediaURLs...)
+	if !s.SendAt.IsZero() {
+		parts = append(parts, "at "+s.SendAt.UTC().Format(time.RFC3339Nano))
+	}
+	if s.Callback != nil {
+		parts = append(parts, "callback "+s.Callback.URL)
+	}
 	b, _ := json.Marshal(parts)
 	return hashHex(strings.ToValidUTF8(string(b), "?"))
 }

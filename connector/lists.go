@@ -27,7 +27,7 @@ type Lists struct {
 
 // Run does the work as it comes, until ctx ends.
 func (l *Lists) Run(ctx context.Context) {
-	every(ctx, time.Second, l.Ledger.OwedSignal(ledger.OweTell), l.Log, "the provider's own list could not be written", l.Flush)
+	Every(ctx, time.Second, l.Ledger.OwedSignal(ledger.OweTell), l.Log, "the provider's own list could not be written", l.Flush)
 }
 
 // Flush does all the work that may be done now.
@@ -43,7 +43,7 @@ func (l *Lists) Flush(ctx context.Context) error {
 		}
 		if err != nil {
 			for _, o := range owed {
-				err = errors.Join(err, l.Ledger.Return(ctx, o, l.Now().Add(backoff(o.Attempts)), "interrupted"))
+				err = errors.Join(err, l.Ledger.Return(ctx, o, l.Now().Add(Backoff(o.Attempts)), "interrupted"))
 			}
 			return err
 		}
@@ -57,19 +57,18 @@ func (l *Lists) afterAnswers(ctx context.Context, owed []ledger.Owed) (ready []l
 		return owed, nil
 	}
 	waiting := map[phone.Number]bool{}
-	for o, err := range l.Ledger.Owed(ctx) {
+	for _, o := range owed {
+		of, err := l.Ledger.OwedOf(ctx, o.Number)
 		if err != nil {
 			return nil, err
 		}
-		if o.Kind == ledger.OweAnswer {
-			waiting[o.Number] = true
-		}
+		waiting[o.Number] = slices.ContainsFunc(of, func(o ledger.Owed) bool { return o.Kind == ledger.OweAnswer })
 	}
-	for m, err := range l.Ledger.Unsettled(ctx) { // its attempt is recorded, and may be on its way
+	for m, err := range l.Ledger.Messages(ctx, ledger.StatusQueued) { // its attempt is recorded, and may be on its way
 		if err != nil {
 			return nil, err
 		}
-		if m.Answers > 0 && m.Status == ledger.StatusQueued {
+		if m.Answers > 0 {
 			waiting[m.To] = true
 		}
 	}
@@ -132,7 +131,7 @@ func (l *Lists) tell(ctx context.Context, owed []ledger.Owed) error {
 					res.Code = pe.Code
 				}
 				if res.Class != string(sms.Rejected) {
-					retry[i] = backoff(owed[i].Attempts)
+					retry[i] = Backoff(owed[i].Attempts)
 					if pe != nil {
 						retry[i] = max(retry[i], pe.RetryAfter)
 					}

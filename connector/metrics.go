@@ -184,7 +184,7 @@ func (c ledgerCollector) Collect(ch chan<- prometheus.Metric) {
 	for state, n := range s.Numbers {
 		gauge(dNumbers, float64(n), state)
 	}
-	for _, kind := range []ledger.OwedKind{ledger.OweBoxes, ledger.OweTime, ledger.OweAnswer, ledger.OweHold, ledger.OweTell, ledger.OweSend, ledger.OweRelay, ledger.OweNote, ledger.OweReport} {
+	for _, kind := range ledger.OwedKinds {
 		gauge(dOwed, float64(s.Owed[kind]), string(kind))
 	}
 	gauge(dParked, float64(s.Parked))

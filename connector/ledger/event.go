@@ -194,7 +194,7 @@ type Message struct {
 	CreatedAt   time.Time        `json:"created_at"`
 
 	// What followed, folded from Outcome and StatusTold events.
-	Started    bool      `json:"started,omitempty"` // Deferred: its attempt has been recorded
+	Started    bool      `json:"started,omitempty"` // Deferred: its attempt has been recorded, or that there will be none
 	Status     Status    `json:"status,omitempty"`
 	ProviderID string    `json:"provider_id,omitempty"`
 	Delivery   string    `json:"delivery,omitempty"`

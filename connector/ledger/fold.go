@@ -194,6 +194,9 @@ const (
 	OweReport OwedKind = "report"
 )
 
+// OwedKinds are all kinds.
+var OwedKinds = []OwedKind{OweBoxes, OweTime, OweAnswer, OweHold, OweTell, OweSend, OweRelay, OweNote, OweReport}
+
 // Owed is work that follows from an event and has not been done.
 type Owed struct {
 	Key    string       `json:"key"`
@@ -481,6 +484,7 @@ func ApplyMessage(m Message, e Event) Message {
 		if o.Decision.Verdict != "" {
 			m.Decision = o.Decision
 		}
+		m.Started = m.Started || o.Of > 0 // its waiting is over
 	case e.Status != nil:
 		s := e.Status
 		if s.ProviderID != "" {

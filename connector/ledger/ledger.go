@@ -96,6 +96,8 @@ type Ledger interface {
 	Hurry(ctx context.Context, kind OwedKind) error
 	// Owed yields all owed work, parked or not.
 	Owed(ctx context.Context) iter.Seq2[Owed, error]
+	// OwedOf returns all owed work of one number, by key.
+	OwedOf(ctx context.Context, n phone.Number) ([]Owed, error)
 	// OwedSignal receives a value when work of a kind may have become claimable. Spurious and merged signals are normal.
 	OwedSignal(kind OwedKind) <-chan struct{}
 

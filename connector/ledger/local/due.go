@@ -182,6 +182,19 @@ func (d *dueList) all() []ledger.Owed {
 	return out
 }
 
+// under returns what stands under keys of a number.
+func (d *dueList) under(keys []string) []ledger.Owed {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []ledger.Owed
+	for _, key := range keys {
+		if it := d.items[key]; it != nil {
+			out = append(out, it.owed)
+		}
+	}
+	return out
+}
+
 func (d *dueList) stats(s *ledger.Stats) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

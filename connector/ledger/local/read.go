@@ -517,6 +517,27 @@ func (l *Ledger) Owed(ctx context.Context) iter.Seq2[ledger.Owed, error] {
 	}
 }
 
+// OwedOf returns all owed work of one number, by key.
+func (l *Ledger) OwedOf(ctx context.Context, n phone.Number) ([]ledger.Owed, error) {
+	var keys []string
+	err := l.read(ctx, func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bOwed).Cursor()
+		for _, kind := range ledger.OwedKinds {
+			prefix := []byte(ledger.OwedKey(kind, n, 0))
+			prefix = prefix[:len(string(kind))+1+15] // with or without an event behind it
+			for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+				keys = append(keys, string(k))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(keys)
+	return l.due.under(keys), nil
+}
+
 // Claim takes owed work whose time has come.
 func (l *Ledger) Claim(ctx context.Context, kind ledger.OwedKind, limit int) ([]ledger.Owed, error) {
 	if err := l.catch(ctx); err != nil {

@@ -1,0 +1,197 @@
+package connector_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/heed-sms/heed/connector"
+	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/connector/ledger/local"
+	"github.com/heed-sms/heed/sms"
+	"github.com/heed-sms/heed/sms/phone"
+	"github.com/heed-sms/heed/sms/smstest"
+)
+
+func (r *rig) queue() *connector.Queue {
+	return &connector.Queue{Ledger: r.ledger, Gate: r.gate, Accounts: r.gate.Accounts, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+}
+
+// later asks for a message to be sent in an hour.
+func (r *rig) later(n phone.Number) ledger.Message {
+	r.t.Helper()
+	m, _, err := r.gate.Send(r.t.Context(), connector.Send{To: n.String(), Body: "hello", SendAt: time.Now().Add(time.Hour)})
+	if err != nil || m.Status != ledger.StatusQueued || !m.Deferred {
+		r.t.Fatalf("%+v %v", m, err)
+	}
+	return m
+}
+
+// until waits for a message to come to a status; the test's own deadline bounds it.
+func (r *rig) until(id string, want ledger.Status) ledger.Message {
+	r.t.Helper()
+	for {
+		m, err := r.ledger.Message(r.t.Context(), id)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if m.Status == want {
+			return m
+		}
+	}
+}
+
+func TestAScheduledMessageWaitsForItsTimeAndIsDecidedAgainThen(t *testing.T) {
+	var mu sync.Mutex
+	now := time.Now()
+	l, err := local.Open(t.TempDir(), local.Options{Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	r := newRig(t)
+	r.ledger, r.gate.Ledger = l, l
+	q := r.queue()
+	mine, hers := r.later(ada), r.later(phone.MustParse("+12065550143"))
+	flush := func(sent int) {
+		t.Helper()
+		if err := errors.Join(l.Hurry(t.Context(), ledger.OweSend), q.Flush(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		if r.provider.Attempts() != sent {
+			t.Fatalf("%d attempts, want %d", r.provider.Attempts(), sent)
+		}
+	}
+	flush(0)
+	if _, err := l.Append(t.Context(), ledger.Event{Kind: ledger.KindConsent, At: time.Now(), Number: mine.To,
+		Consent: &ledger.Consent{Change: consent.Change{Action: consent.OptOut, Source: consent.Admin, At: time.Now()}}}); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	now = now.Add(time.Hour + time.Second)
+	mu.Unlock()
+	flush(1)
+	if m := r.until(mine.ID, ledger.StatusBlocked); m.Decision.Reason != consent.ReasonOptedOut || !m.Started {
+		t.Errorf("%+v", m)
+	}
+	r.until(hers.ID, ledger.StatusSent)
+}
+
+func TestAStopEndsWhatWaitsForItsNumberAtOnce(t *testing.T) {
+	r := newRig(t)
+	q := r.queue()
+	ctx, cancel := context.WithCancel(t.Context())
+	var work sync.WaitGroup
+	work.Go(func() { q.Run(ctx) })
+	defer func() { cancel(); work.Wait() }()
+	mine, hers := r.later(ada), r.later(phone.MustParse("+12065550143"))
+	// Whoever runs watches: a message that goes through shows that it does.
+	sent, _, err := r.gate.Send(t.Context(), connector.Send{To: "+12065550144", Body: "hello", Deferred: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.until(sent.ID, ledger.StatusSent)
+	r.text(ada, "STOP")
+	r.until(mine.ID, ledger.StatusBlocked)
+	owed, err := r.ledger.OwedOf(t.Context(), ada)
+	if err != nil || len(owed) == 0 || slices.ContainsFunc(owed, func(o ledger.Owed) bool { return o.Kind == ledger.OweSend }) {
+		t.Errorf("owed %+v, %v", owed, err)
+	}
+	if m, err := r.ledger.Message(t.Context(), hers.ID); err != nil || m.Status != ledger.StatusQueued {
+		t.Errorf("somebody else's is %s, %v", m.Status, err)
+	}
+	if _, err := r.gate.Cancel(t.Context(), mine.ID); !errors.Is(err, connector.ErrStarted) {
+		t.Errorf("taken back after it was ended: %v", err)
+	}
+}
+
+func TestAMessageIsEitherTakenBackOrSent(t *testing.T) {
+	r := newRig(t)
+	q := r.queue()
+	for i := range 30 {
+		m, _, err := r.gate.Send(t.Context(), connector.Send{To: ada.String(), Body: "hello", Deferred: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := r.provider.Attempts()
+		var work sync.WaitGroup
+		var canceled error
+		work.Go(func() { _, canceled = r.gate.Cancel(t.Context(), m.ID) })
+		work.Go(func() {
+			if err := q.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		work.Wait()
+		if err := q.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got, err := r.ledger.Message(t.Context(), m.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := r.provider.Attempts() > before
+		switch {
+		case canceled == nil && (sent || got.Status != ledger.StatusFailed || got.Code != connector.CodeCanceled),
+			errors.Is(canceled, connector.ErrStarted) && (!sent || got.Status != ledger.StatusSent),
+			canceled != nil && !errors.Is(canceled, connector.ErrStarted):
+			t.Fatalf("round %d: Cancel said %v, sent %v, and it is %s", i, canceled, sent, got.Status)
+		}
+	}
+	if _, err := r.gate.Cancel(t.Context(), "msg_none"); !errors.Is(err, ledger.ErrNotFound) {
+		t.Errorf("an unknown message: %v", err)
+	}
+}
+
+// hanging is an account that does not answer until it is let go.
+type hanging struct {
+	*smstest.Memory
+	asked, release chan struct{}
+}
+
+func (h *hanging) Send(ctx context.Context, m sms.Message) (sms.Receipt, error) {
+	h.asked <- struct{}{}
+	<-h.release
+	return h.Memory.Send(ctx, m)
+}
+
+func TestAnAccountThatHangsDoesNotDelayAnother(t *testing.T) {
+	r := newRig(t)
+	h := &hanging{smstest.New(), make(chan struct{}, 100), make(chan struct{})}
+	r.gate.Accounts = append(r.gate.Accounts, connector.Account{Name: "slow", Provider: h})
+	q := r.queue()
+	for i := range 40 {
+		n := phone.FromUint64(12065550100 + uint64(i))
+		if _, _, err := r.gate.Send(t.Context(), connector.Send{To: n.String(), Body: "hello", Account: "slow", Deferred: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, _, err := r.gate.Send(t.Context(), connector.Send{To: ada.String(), Body: "hello", Deferred: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var work sync.WaitGroup
+	work.Go(func() {
+		if err := q.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	<-h.asked
+	r.until(m.ID, ledger.StatusSent) // while the other account hangs
+	// What comes meanwhile goes through as well.
+	m, _, err = r.gate.Send(t.Context(), connector.Send{To: "+12065550199", Body: "hello", Deferred: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.until(m.ID, ledger.StatusSent)
+	close(h.release)
+	work.Wait()
+	if h.Attempts() != 40 {
+		t.Errorf("%d of 40 sent by the slow one", h.Attempts())
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,6 +67,9 @@ func (c *checker) check() {
 	c.keys()
 	c.limit("limits.per_key", cfg.Limits.PerKey)
 	c.limit("limits.per_account", cfg.Limits.PerAccount)
+	if w := cfg.Campaigns.Window; w < time.Minute || w > 90*24*time.Hour {
+		c.problem("campaigns.window", "is not between 1m and 2160h", "72h counts an opt-out for the campaign of the last message of the three days before")
+	}
 	if len(cfg.SMS) == 0 {
 		c.problem("sms", "no SMS account is configured", "without one no STOP can come in; the example shows one")
 	}
@@ -247,13 +251,33 @@ func (c *checker) outboundMessages(accounts, crms map[string]string) {
 			c.reference(path+".account", o.Account, "an SMS account", accounts)
 		}
 		c.required(path+".org_id", string(o.OrgID), "Salesforce shows it in Setup, Company Information")
-		for key, v := range map[string]string{"to": o.To, "body": o.Body} {
-			at := path + "." + key
-			if c.required(at, v, "name the field of the outbound message") && (strings.ContainsFunc(v, func(r rune) bool { return !isWord(r) }) || v[0] <= '9') {
+		switch {
+		case o.Body != "" && o.Template != "":
+			c.problem(path+".template", "stands beside body", "write one of the two: body names a field, template is the text")
+		case o.Template != "":
+			if problem := templateProblem(o.Template); problem != "" {
+				c.problem(path+".template", problem, "a placeholder is a field of the outbound message, as in {{FirstName}}")
+			}
+		default:
+			c.required(path+".body", o.Body, "name the field of the outbound message, or write a template")
+		}
+		c.required(path+".to", o.To, "name the field of the outbound message")
+		for key, v := range map[string]string{"to": o.To, "body": o.Body, "opt_out": o.OptOut, "campaign_field": o.CampaignField, "status": o.Status} {
+			if at := path + "." + key; v != "" && (strings.ContainsFunc(v, func(r rune) bool { return !isWord(r) }) || v[0] <= '9') {
 				c.problem(at, c.value(at, v)+" is not the API name of a field", "as in MobilePhone or SMS_Body__c")
 			}
 		}
 	}
+}
+
+var templatePart = regexp.MustCompile(`\{\{\s*[A-Za-z][A-Za-z0-9_.]*\s*\}\}`)
+
+// templateProblem says what is wrong with the template of a text, "" if nothing is.
+func templateProblem(template string) string {
+	if rest := templatePart.ReplaceAllString(template, ""); strings.Contains(rest, "{{") || strings.Contains(rest, "}}") {
+		return "has braces that are no placeholder"
+	}
+	return ""
 }
 
 func (c *checker) reference(path, name, what string, known map[string]string) {

@@ -51,6 +51,8 @@ type Config struct {
 	Admin            Admin             `yaml:"admin"`
 	Keys             []Key             `yaml:"keys"`
 	Limits           Limits            `yaml:"limits"`
+	Callbacks        Callbacks         `yaml:"callbacks"`
+	Campaigns        Campaigns         `yaml:"campaigns"`
 	SMS              []Account         `yaml:"sms"`
 	CRM              []Section         `yaml:"crm"`
 	OutboundMessages []OutboundMessage `yaml:"outbound_messages"`
@@ -107,6 +109,16 @@ type Limits struct {
 	PerAccount int `yaml:"per_account"` // messages a second that one SMS account sends
 }
 
+// Callbacks are the addresses at which clients of the drop-in API want to be told where their messages stand.
+type Callbacks struct {
+	AllowPrivate bool `yaml:"allow_private"` // they may be within heed's own network
+}
+
+// Campaigns says how opt-outs are attributed to what was sent before them.
+type Campaigns struct {
+	Window time.Duration `yaml:"window"` // an opt-out counts for the campaign of the last message if that is no older
+}
+
 // Hash is a SHA-256 digest, written as 64 hexadecimal digits.
 type Hash [sha256.Size]byte
 
@@ -149,11 +161,15 @@ type OutboundMessage struct {
 	CRM      string `yaml:"crm"`      // name of the CRM
 	OrgID    OrgID  `yaml:"org_id"`   // the only organisation that may call
 	To       string `yaml:"to"`       // field with the recipient's number
-	Body     string `yaml:"body"`     // field with the text
+	Body     string `yaml:"body"`     // field with the text; "" with a template
+	Template string `yaml:"template"` // a text with {{Field}} in place of body
 	Account  string `yaml:"account"`  // name of the SMS account; the first one if the file does not say
 	From     string `yaml:"from"`     // the sender; the account's own if the file does not say
 	OptOut   string `yaml:"opt_out"`  // field with the opt-out box, if the message carries it
 	Campaign string `yaml:"campaign"` // kept with each send
+	// CampaignField is the field with the campaign's name; Campaign where it is empty.
+	CampaignField string `yaml:"campaign_field"`
+	Status        string `yaml:"status"` // text field of the record for the outcome of the send
 }
 
 // Consent is the policy.
@@ -210,13 +226,14 @@ func (s Schedule) Location() *time.Location {
 
 func defaults() *Config {
 	return &Config{
-		Mode:     Live,
-		DataDir:  "./heed-data",
-		Public:   Public{Listen: ":8080"},
-		Admin:    Admin{Listen: "127.0.0.1:8081"},
-		Limits:   Limits{PerKey: 200, PerAccount: 100},
-		Consent:  Consent{DefaultRegion: "US", HoldFor: Period{Days: 5}},
-		Schedule: Schedule{Incremental: "@every 1m", Nightly: "0 2 * * *", Timezone: "UTC"},
+		Mode:      Live,
+		DataDir:   "./heed-data",
+		Public:    Public{Listen: ":8080"},
+		Admin:     Admin{Listen: "127.0.0.1:8081"},
+		Limits:    Limits{PerKey: 200, PerAccount: 100},
+		Campaigns: Campaigns{Window: 72 * time.Hour},
+		Consent:   Consent{DefaultRegion: "US", HoldFor: Period{Days: 5}},
+		Schedule:  Schedule{Incremental: "@every 1m", Nightly: "0 2 * * *", Timezone: "UTC"},
 	}
 }
 

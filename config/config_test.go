@@ -230,6 +230,7 @@ func TestTheExampleTellsTheDefaults(t *testing.T) {
 		"Default: ./" + c.DataDir + ".",
 		fmt.Sprintf("Default: %d.\n  per_key: ", c.Limits.PerKey),
 		fmt.Sprintf("Default: %d.\n  per_account: ", c.Limits.PerAccount),
+		"Default: 72h.\n  window: ",
 		"Default: " + c.Consent.DefaultRegion + ".",
 		"Default: " + c.Consent.HoldFor.String() + ".",
 		`Default: "` + c.Schedule.Incremental + `".`,

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Dump writes the configuration that is in effect as YAML: every key of heed's own with its value or default, and the drivers'
@@ -56,6 +57,9 @@ func dumpValue(v reflect.Value, n *node) doc {
 		return dumpSection(x, "type")
 	case Secret:
 		o.scalar = strconv.Quote(redacted)
+		return o
+	case time.Duration:
+		o.scalar = quote(x.String())
 		return o
 	case encoding.TextMarshaler:
 		text, _ := x.MarshalText()

@@ -43,9 +43,9 @@ func (a *Answers) Run(ctx context.Context) {
 
 // Flush sends every text that may be sent now. An account that hangs does not delay another's.
 func (a *Answers) Flush(ctx context.Context) error {
-	return crew{
-		ledger: a.Ledger, kind: ledger.OweAnswer, perAccount: 8, trouble: "a text that heed owes could not be sent yet", log: a.Log, now: a.Now,
-		prepare: func(ctx context.Context, o ledger.Owed) (string, func(context.Context) error, error) {
+	return Crew{
+		Ledger: a.Ledger, Kind: ledger.OweAnswer, PerAccount: 8, Trouble: "a text that heed owes could not be sent yet", Log: a.Log, Now: a.Now,
+		Prepare: func(ctx context.Context, o ledger.Owed) (string, func(context.Context) error, error) {
 			e, err := a.Ledger.Event(ctx, o.Number, o.Of)
 			if err == nil && e.Inbound == nil {
 				err = fmt.Errorf("event %d is no reply", o.Of)
@@ -55,7 +55,7 @@ func (a *Answers) Flush(ctx context.Context) error {
 			}
 			return e.Inbound.Account, func(ctx context.Context) error { return a.answer(ctx, o, e) }, nil
 		},
-	}.flush(ctx)
+	}.Flush(ctx)
 }
 
 func (a *Answers) answer(ctx context.Context, o ledger.Owed, e ledger.Event) error {

@@ -10,17 +10,25 @@ import (
 	"github.com/heed-sms/heed/sms/phone"
 )
 
-// crew does owed work of one kind side by side: a few pieces at once for each account, so that one that hangs or is
+// Crew does owed work of one kind side by side: a few pieces at once for each account, so that one that hangs or is
 // throttled does not delay another, and one at a time for each number, in the order in which they became owed.
-type crew struct {
-	ledger     ledger.Ledger
-	kind       ledger.OwedKind
-	perAccount int
-	// prepare says for which account a piece is and what is to be done; it must be quick.
-	prepare func(ctx context.Context, o ledger.Owed) (account string, do func(context.Context) error, err error)
-	trouble string // what the log says about a piece that failed
-	log     *slog.Logger
-	now     func() time.Time
+type Crew struct {
+	Ledger     CrewLedger
+	Kind       ledger.OwedKind
+	PerAccount int // pieces at once
+	// Prepare says for which account (or whatever else may hang) a piece is and what is to be done; it must be quick. What
+	// is done settles the work with an event; an error gives it back for a while.
+	Prepare func(ctx context.Context, o ledger.Owed) (account string, do func(context.Context) error, err error)
+	Trouble string // what the log says about a piece that failed
+	Log     *slog.Logger
+	Now     func() time.Time
+}
+
+// CrewLedger is what a Crew needs of the ledger.
+type CrewLedger interface {
+	Claim(ctx context.Context, kind ledger.OwedKind, limit int) ([]ledger.Owed, error)
+	Return(ctx context.Context, o ledger.Owed, until time.Time, note string) error
+	OwedSignal(kind ledger.OwedKind) <-chan struct{}
 }
 
 // ahead is how many pieces of one account are held while all its places are taken; the others are left for later.
@@ -37,9 +45,9 @@ type job struct {
 	err     error
 }
 
-// flush does everything that may be done now, and what comes due meanwhile. When ctx ends nothing more is begun, and
+// Flush does everything that may be done now, and what comes due meanwhile. When ctx ends nothing more is begun, and
 // what was begun is waited for.
-func (c crew) flush(ctx context.Context) error {
+func (c Crew) Flush(ctx context.Context) error {
 	var (
 		waiting []job
 		places  = map[string]int{}
@@ -50,7 +58,7 @@ func (c crew) flush(ctx context.Context) error {
 		failed  error
 	)
 	giveBack := func(o ledger.Owed, wait time.Duration, why error) {
-		if err := c.ledger.Return(ctx, o, c.now().Add(wait), why.Error()); err != nil {
+		if err := c.Ledger.Return(ctx, o, c.Now().Add(wait), why.Error()); err != nil {
 			failed = errors.Join(failed, err)
 		}
 	}
@@ -70,7 +78,7 @@ func (c crew) flush(ctx context.Context) error {
 		look = false
 		rest := waiting[:0]
 		for _, j := range waiting {
-			if places[j.account] >= c.perAccount || numbers[j.owed.Number] {
+			if places[j.account] >= c.PerAccount || numbers[j.owed.Number] {
 				rest = append(rest, j)
 				continue
 			}
@@ -96,10 +104,10 @@ func (c crew) flush(ctx context.Context) error {
 			places[j.account]--
 			delete(numbers, j.owed.Number)
 			if j.err != nil {
-				c.log.Warn(c.trouble, "number", j.owed.Number, "error", j.err)
+				c.Log.Warn(c.Trouble, "number", j.owed.Number, "error", j.err)
 				giveBack(j.owed, Backoff(j.owed.Attempts), j.err)
 			}
-		case <-c.ledger.OwedSignal(c.kind):
+		case <-c.Ledger.OwedSignal(c.Kind):
 			look = true
 		case <-t.C:
 			look = true
@@ -109,20 +117,20 @@ func (c crew) flush(ctx context.Context) error {
 }
 
 // fill claims everything that is due. What cannot be prepared, and what is too much for its account, is given back.
-func (c crew) fill(ctx context.Context, waiting []job, giveBack func(ledger.Owed, time.Duration, error)) ([]job, error) {
+func (c Crew) fill(ctx context.Context, waiting []job, giveBack func(ledger.Owed, time.Duration, error)) ([]job, error) {
 	held := map[string]int{}
 	for _, j := range waiting {
 		held[j.account]++
 	}
 	for {
-		owed, err := c.ledger.Claim(ctx, c.kind, claimOnce)
+		owed, err := c.Ledger.Claim(ctx, c.Kind, claimOnce)
 		if err != nil {
 			return waiting, err
 		}
 		for _, o := range owed {
-			account, do, err := c.prepare(ctx, o)
+			account, do, err := c.Prepare(ctx, o)
 			if err != nil {
-				c.log.Warn(c.trouble, "number", o.Number, "error", err)
+				c.Log.Warn(c.Trouble, "number", o.Number, "error", err)
 				giveBack(o, Backoff(o.Attempts), err)
 				continue
 			}

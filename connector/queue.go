@@ -63,9 +63,9 @@ func (q *Queue) Run(ctx context.Context) {
 
 // Flush sends every message that waits and whose time has come.
 func (q *Queue) Flush(ctx context.Context) error {
-	return crew{
-		ledger: q.Ledger, kind: ledger.OweSend, perAccount: queueWorkers, trouble: "a queued message could not be sent yet", log: q.Log, now: q.Now,
-		prepare: func(ctx context.Context, o ledger.Owed) (string, func(context.Context) error, error) {
+	return Crew{
+		Ledger: q.Ledger, Kind: ledger.OweSend, PerAccount: queueWorkers, Trouble: "a queued message could not be sent yet", Log: q.Log, Now: q.Now,
+		Prepare: func(ctx context.Context, o ledger.Owed) (string, func(context.Context) error, error) {
 			m, err := q.opened(ctx, o)
 			if err != nil {
 				return "", nil, err
@@ -76,7 +76,7 @@ func (q *Queue) Flush(ctx context.Context) error {
 			}
 			return a.Name, func(ctx context.Context) error { return q.send(ctx, o, m, a) }, nil
 		},
-	}.flush(ctx)
+	}.Flush(ctx)
 }
 
 func (q *Queue) send(ctx context.Context, o ledger.Owed, m ledger.Message, a Account) error {

@@ -42,6 +42,8 @@ type house struct {
 	answers  *connector.Answers
 	lists    *connector.Lists
 	queue    *connector.Queue
+	relays   *dropin.Relays
+	notes    *connector.Notes
 	holds    *connector.Holds
 	consents *connector.Consents
 	passes   *reconcile.Runner
@@ -100,6 +102,8 @@ func openHouse(cfg *config.Config, d drivers, log *slog.Logger) (*house, error) 
 	h.answers = &connector.Answers{Ledger: l, Gate: h.gate, Texts: d.texts, Metrics: h.metrics, Log: log, Now: now}
 	h.lists = &connector.Lists{Ledger: l, Accounts: h.accounts, Log: log, Now: now}
 	h.queue = &connector.Queue{Ledger: l, Gate: h.gate, Accounts: h.accounts, Log: log, Now: now}
+	h.relays = &dropin.Relays{Ledger: l, Client: dropin.NewClient(cfg.Callbacks.AllowPrivate), Log: log, Now: now}
+	h.notes = &connector.Notes{Ledger: l, CRMs: h.crms, Log: log, Now: now}
 	zone := cfg.Schedule.Location()
 	h.holds = &connector.Holds{Ledger: l, Deadline: func(since time.Time) time.Time { return cfg.Consent.HoldFor.After(since.In(zone)) }, Log: log, Now: now}
 	h.consents = &connector.Consents{Ledger: l, Gate: h.gate, Texts: d.texts, Now: now}
@@ -203,9 +207,9 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 		"times": d.times.Run, "holds": d.holds.Run, "schedule": jobs.Run, "health": func(ctx context.Context) { d.watchHealth(ctx, cancel) },
 	}
 	if d.cfg.Mode != config.Shadow { // shadow mode changes no record, tells no provider and texts nobody
-		run["boxes"], run["lists"], run["answers"] = d.boxes.Run, d.lists.Run, d.answers.Run
+		run["boxes"], run["lists"], run["answers"], run["notes"] = d.boxes.Run, d.lists.Run, d.answers.Run, d.notes.Run
 	}
-	run["queue"] = d.queue.Run
+	run["queue"], run["relays"] = d.queue.Run, d.relays.Run
 	run["abandoned"] = d.watchAbandoned
 	for name, fn := range run {
 		work.Go(func() { connector.Supervise(workers, d.log, name, fn) })
@@ -239,14 +243,14 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 
 // routes are the ways in that speak another system's language: Twilio's API and Salesforce's outbound messages.
 func (d *daemon) routes(srv *connector.Server) func(mux *http.ServeMux) {
-	twilio := &dropin.Handler{Gate: d.gate, Ledger: d.ledger, Key: srv.KeyOf, Limits: d.limits, Log: d.log}
+	twilio := &dropin.Handler{Gate: d.gate, Ledger: d.ledger, Key: srv.KeyOf, Limits: d.limits, Log: d.log, AllowPrivate: d.cfg.Callbacks.AllowPrivate}
 	for _, a := range d.accounts {
 		twilio.Accounts = append(twilio.Accounts, a.Name)
 	}
 	salesforce := &hooks.Handler{Gate: d.gate, Ledger: d.ledger, Log: d.log, Now: time.Now}
 	for _, o := range d.cfg.OutboundMessages {
-		salesforce.Hooks = append(salesforce.Hooks, hooks.Hook{Secret: o.Hook.Reveal(), CRM: o.CRM, OrgID: string(o.OrgID), To: o.To, Body: o.Body,
-			OptOut: o.OptOut, Account: o.Account, From: o.From, Name: o.Campaign})
+		salesforce.Hooks = append(salesforce.Hooks, hooks.Hook{Secret: o.Hook.Reveal(), CRM: o.CRM, OrgID: string(o.OrgID), To: o.To, Body: o.Body, Template: o.Template,
+			OptOut: o.OptOut, Account: o.Account, From: o.From, Name: o.Campaign, Campaign: o.CampaignField, Status: o.Status})
 	}
 	return func(mux *http.ServeMux) {
 		twilio.Register(mux)

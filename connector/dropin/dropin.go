@@ -27,13 +27,19 @@
 // It decides nothing: every message goes through the gate. It is not all of Twilio; what it does not do it refuses
 // where ignoring it would change what is sent or what the client is told:
 //
-//   - StatusCallback and ApplicationSid (21609). Twilio signs a callback with the client's token. heed keeps only a hash
-//     of the client's key, and would have to store the URL and the key to call back, signed, after a restart as well. A
-//     callback that may never come is worse than none, so the client is told, and can fetch the message instead.
-//   - SendAt and ScheduleType (35126): nothing is sent before its time.
-//   - ContentSid and ContentVariables (21655): heed has no templates.
-//   - Cancelling (30409), redacting (20009) and deleting (20004): sends are made at once, and the ledger is evidence.
+//   - ApplicationSid (21609) and ContentSid and ContentVariables (21655): heed has neither.
+//   - Redacting (20009) and deleting (20004): the ledger is evidence.
 //   - Addresses of other channels, such as "whatsapp:" (21211, 21212).
+//
+// # Scheduled messages and callbacks
+//
+// SendAt with ScheduleType=fixed puts a message off, here without a messaging service too: heed itself keeps it, decides
+// again when its time comes, and ends it as soon as its number opts out. It can be cancelled until then.
+//
+// [Relays] posts where a message stands to its StatusCallback, signed as Twilio signs, with the client's heed key in
+// place of the auth token. heed does not keep the key for that: what it keeps can sign and cannot log in. Addresses within
+// heed's own network are refused unless configured, redirects are not followed, and an address that does not answer is
+// tried for a day. A status that was overtaken by the next one before it could be told is left out.
 //
 // All other parameters are ignored, as Twilio ignores those that it does not know. From may be missing, then the
 // account's own sender is used; it goes before MessagingServiceSid, which is passed on as the sender. A list shows
@@ -53,6 +59,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -73,6 +80,7 @@ type Handler struct {
 	// Gate decides and sends; a *connector.Gate.
 	Gate interface {
 		Send(ctx context.Context, s connector.Send) (_ ledger.Message, existed bool, _ error)
+		Cancel(ctx context.Context, id string) (ledger.Message, error)
 	}
 	// Ledger holds the messages; any ledger.Ledger.
 	Ledger interface {
@@ -85,6 +93,9 @@ type Handler struct {
 	Accounts []string
 	Limits   *connector.Limits // of each API key; nil for none
 	Log      *slog.Logger
+	Now      func() time.Time // time.Now if nil
+	// AllowPrivate lets callbacks name addresses within heed's own network; see NewClient.
+	AllowPrivate bool
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -109,6 +120,7 @@ func (h *Handler) account(sid string) string {
 type call struct {
 	*http.Request
 	key     connector.Key
+	secret  string // the key itself
 	sid     string // of the account, as the client names it
 	account string // of heed's
 }
@@ -172,7 +184,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (status int, bod
 	one := len(part) == 4
 	switch {
 	case r.Method == http.MethodPost && one:
-		return 0, nil, h.update(w, c, last)
+		return h.update(w, c, last)
 	case r.Method == http.MethodPost:
 		return h.create(w, c)
 	case r.Method == http.MethodGet && one:
@@ -200,7 +212,7 @@ func (h *Handler) authenticate(c *call) error {
 	if secret == "" || !ok {
 		return errUnauthorized
 	}
-	c.key = key
+	c.key, c.secret = key, secret
 	return nil
 }
 
@@ -210,9 +222,19 @@ func (h *Handler) create(w http.ResponseWriter, c call) (status int, body any, _
 	if err != nil {
 		return 0, nil, err
 	}
-	s, err := parseSend(form)
+	now := h.Now
+	if now == nil {
+		now = time.Now
+	}
+	s, err := parseSend(form, now())
 	if err != nil {
 		return 0, nil, err
+	}
+	if s.Callback != nil {
+		if u, _ := url.Parse(s.Callback.URL); !h.AllowPrivate && private(u.Hostname()) {
+			return 0, nil, badRequest(21609, "The 'StatusCallback' URL is within heed's own network")
+		}
+		s.Callback.As, s.Callback.Signer = c.sid, newSigner(c.secret)
 	}
 	s.Caller, s.Account, s.Key = c.key.Name, c.account, c.Header.Get("Idempotency-Key")
 	if s.Key == "" {
@@ -231,24 +253,28 @@ func (h *Handler) create(w http.ResponseWriter, c call) (status int, body any, _
 	return http.StatusCreated, render(m, c.sid), nil
 }
 
-// update is POST Messages/{sid}.json. Nothing can be changed; the answer says why.
-func (h *Handler) update(w http.ResponseWriter, c call, sid string) error {
+// update is POST Messages/{sid}.json. A message that waits can be cancelled; the answer to everything else says why not.
+func (h *Handler) update(w http.ResponseWriter, c call, sid string) (status int, body any, _ error) {
 	form, err := readForm(w, c.Request)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	m, err := h.message(c, sid)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
-	body, redact := form["Body"]
+	text, redact := form["Body"]
 	switch {
 	case form.Get("Status") == "canceled":
-		return badRequest(30409, "Message cannot be canceled: its status is "+render(m, c.sid).Status)
-	case redact && body[0] == "":
-		return badRequest(20009, "Cannot redact: heed keeps what was sent as evidence")
+		m, err := h.Gate.Cancel(c.Context(), m.ID)
+		if errors.Is(err, connector.ErrStarted) {
+			err = badRequest(30409, "Message cannot be canceled: its status is "+render(m, c.sid).Status)
+		}
+		return http.StatusOK, render(m, c.sid), err
+	case redact && text[0] == "":
+		return 0, nil, badRequest(20009, "Cannot redact: heed keeps what was sent as evidence")
 	}
-	return badRequest(20001, "A message that was sent cannot be changed")
+	return 0, nil, badRequest(20001, "A message that was sent cannot be changed")
 }
 
 // message returns a message of the caller's account. A message whose send was refused is found too: its SID may have

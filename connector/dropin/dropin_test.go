@@ -50,6 +50,10 @@ type rig struct {
 	ledger   *local.Ledger
 	provider *smstest.Memory // nil if another one was given
 	inbox    *connector.Inbox
+	gate     *connector.Gate
+	handler  *dropin.Handler
+	accounts connector.Accounts
+	now      func() time.Time
 	clock    atomic.Int64 // seconds that the gate's clock is ahead of the start
 }
 
@@ -85,10 +89,12 @@ func newRig(t *testing.T, policy consent.Policy, providers ...sms.Provider) *rig
 		"readonly":    {Name: "reader", May: []connector.Right{connector.MayRead}},
 		"admin":       {Name: "boss", May: []connector.Right{connector.MaySend, connector.MayRead}},
 	}
-	h := &dropin.Handler{Gate: gate, Ledger: l, Accounts: names, Log: log, Key: func(secret string) (connector.Key, bool) {
+	r.gate, r.accounts, r.now = gate, accounts, now
+	h := &dropin.Handler{Gate: gate, Ledger: l, Accounts: names, Log: log, Now: now, Key: func(secret string) (connector.Key, bool) {
 		k, ok := keys[secret]
 		return k, ok
 	}}
+	r.handler = h
 	mux := http.NewServeMux()
 	h.Register(mux)
 	ts := httptest.NewServer(mux)
@@ -569,10 +575,19 @@ func TestWhatHeedCannotDoIsRefusedAndNothingIsSent(t *testing.T) {
 		header      []string
 		code        int
 	}{
-		{"a scheduled send", "&SendAt=2030-01-01T00:00:00Z&ScheduleType=fixed", nil, 35126},
-		{"a schedule without a time", "&ScheduleType=fixed", nil, 35126},
-		{"a hidden schedule", "&SendAt=&SendAt=2030-01-01T00:00:00Z", nil, 35126},
-		{"a status callback", "&StatusCallback=https://example.com/", nil, 21609},
+		{"a schedule too far ahead", "&SendAt=2030-01-01T00:00:00Z&ScheduleType=fixed", nil, 35111},
+		{"a schedule in four minutes", "&SendAt=2026-03-14T09:04:59Z&ScheduleType=fixed", nil, 35111},
+		{"a schedule in the past", "&SendAt=2020-01-01T00:00:00Z&ScheduleType=fixed", nil, 35111},
+		{"a schedule without a time", "&ScheduleType=fixed", nil, 35114},
+		{"a time without a schedule", "&SendAt=2026-03-14T10:00:00Z", nil, 35114},
+		{"a time that is none", "&SendAt=tomorrow&ScheduleType=fixed", nil, 35114},
+		{"a hidden schedule", "&SendAt=&SendAt=2026-03-14T10:00:00Z", nil, 20001},
+		{"a callback that is no address", "&StatusCallback=status", nil, 21609},
+		{"a callback on this machine", "&StatusCallback=http://localhost:9/", nil, 21609},
+		{"a callback in this network", "&StatusCallback=http://10.0.0.7/", nil, 21609},
+		{"a callback to the cloud's own data", "&StatusCallback=http://169.254.169.254/latest/", nil, 21609},
+		{"a callback in this network, IPv6", "&StatusCallback=http://[::ffff:192.168.0.1]/", nil, 21609},
+		{"two callbacks", "&StatusCallback=https://a.example/&StatusCallback=https://b.example/", nil, 20001},
 		{"an application", "&ApplicationSid=AP1", nil, 21609},
 		{"a template", "&ContentSid=HX1", nil, 21655},
 		{"two recipients", "&To=%2B12065550143", nil, 20001},

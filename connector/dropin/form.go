@@ -8,16 +8,19 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/heed-sms/heed/connector"
+	"github.com/heed-sms/heed/connector/ledger"
 )
 
 const (
 	maxForm  = 64 << 10 // bytes
 	maxMedia = 10       // files of one message, Twilio error 21623
 	// maxAddress bounds To and From, in bytes. Numbers, short codes and service SIDs are shorter, punctuation included.
-	maxAddress = 64
+	maxAddress  = 64
+	maxCallback = 2048 // bytes of a callback's URL
 )
 
 // readForm reads the body of a request. Twilio documents no other type than a URL-encoded form.
@@ -34,7 +37,7 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 }
 
 // single are the parameters that have one value. A second one would leave open which is meant.
-var single = []string{"To", "From", "MessagingServiceSid", "Body", "Status"}
+var single = []string{"To", "From", "MessagingServiceSid", "Body", "Status", "StatusCallback", "SendAt", "ScheduleType"}
 
 func parseForm(body string) (url.Values, error) {
 	form, err := url.ParseQuery(body)
@@ -55,19 +58,39 @@ var unsupported = []struct {
 	name string
 	err  *apiError
 }{
-	{"SendAt", errScheduled}, {"ScheduleType", errScheduled},
-	{"StatusCallback", errCallback}, {"ApplicationSid", errCallback},
+	{"ApplicationSid", errApplication},
 	{"ContentSid", errContent}, {"ContentVariables", errContent},
 }
 
 var (
-	errScheduled = badRequest(35126, "Scheduled messages are not supported by heed: nothing was sent. Leave out SendAt and ScheduleType, and send at the time")
-	errCallback  = badRequest(21609, "Status callbacks are not relayed by heed: nothing was sent. Leave out StatusCallback and ApplicationSid, and fetch the message")
-	errContent   = badRequest(21655, "Content templates are not supported by heed: nothing was sent. Send the text as Body")
+	errApplication = badRequest(21609, "heed has no applications: nothing was sent. Leave out ApplicationSid, and give StatusCallback")
+	errContent     = badRequest(21655, "Content templates are not supported by heed: nothing was sent. Send the text as Body")
 )
 
+// How far ahead a message may be scheduled, at the least and at the most: Twilio's error 35111.
+const (
+	soonest = 5 * time.Minute
+	latest  = 35 * 24 * time.Hour
+)
+
+// parseTime reads when a message is to be sent, the zero time for now.
+func parseTime(f url.Values, now time.Time) (time.Time, *apiError) {
+	at, kind := f.Get("SendAt"), f.Get("ScheduleType")
+	if at == "" && kind == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339, at)
+	switch ahead := t.Sub(now); {
+	case kind != "fixed" || err != nil:
+		return t, badRequest(35114, "SendAt and ScheduleType=fixed are required together; SendAt is ISO 8601, such as 2026-11-30T20:36:27Z")
+	case ahead < soonest || ahead > latest:
+		return t, badRequest(35111, "SendAt must be between 300 seconds and 35 days in the future")
+	}
+	return t.UTC(), nil
+}
+
 // parseSend reads the parameters of a new message, in the order in which Twilio complains about them.
-func parseSend(f url.Values) (connector.Send, error) {
+func parseSend(f url.Values, now time.Time) (connector.Send, error) {
 	to, from, service, body, media := f.Get("To"), f.Get("From"), f.Get("MessagingServiceSid"), f.Get("Body"), f["MediaUrl"]
 	for _, u := range unsupported {
 		if slices.ContainsFunc(f[u.name], func(v string) bool { return v != "" }) {
@@ -95,10 +118,20 @@ func parseSend(f url.Values) (connector.Send, error) {
 	case otherChannel(from):
 		e = badRequest(21212, "The 'From' number is not a valid phone number, shortcode, or alphanumeric sender ID.")
 	}
-	if e != nil {
+	at, late := parseTime(f, now)
+	if e = cmp.Or(e, late); e != nil {
 		return connector.Send{}, e
 	}
-	return connector.Send{To: to, From: cmp.Or(from, service), Body: body, MediaURLs: media}, nil
+	s := connector.Send{To: to, From: cmp.Or(from, service), Body: body, MediaURLs: media, SendAt: at}
+	if cb := f.Get("StatusCallback"); cb != "" {
+		// The part behind # is for whoever calls: Twilio's connection overrides, which heed does not have.
+		bare, _, _ := strings.Cut(cb, "#")
+		if len(bare) > maxCallback || !webURL(bare) {
+			return connector.Send{}, badRequest(21609, "The 'StatusCallback' URL is not a valid URL.")
+		}
+		s.Callback = &ledger.Callback{URL: bare}
+	}
+	return s, nil
 }
 
 // otherChannel reports whether an address is none of a text message, such as "whatsapp:+1…". The number in it must not

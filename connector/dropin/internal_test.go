@@ -50,7 +50,7 @@ func TestAPollForRecentMessagesDoesNotReadTheWholeLedger(t *testing.T) {
 func FuzzForm(f *testing.F) {
 	for _, s := range []string{
 		"To=%2B12065550142&From=%2B15550100000&Body=hello", "To=+1&Body=%ff", "To=1&MediaUrl=https://a.example/b&MediaUrl=x",
-		"To=1&Body=x&SendAt=&SendAt=2030-01-01", "To=whatsapp:%2B1&Body=x", "a;b", "%", "To=1&To=2&Body=x", "&&==&",
+		"To=1&Body=x&SendAt=&SendAt=2030-01-01", "To=whatsapp:%2B1&Body=x", "To=1&Body=x&SendAt=2030-01-02T00:00:00Z&ScheduleType=fixed&StatusCallback=https://a.example/%23rc=2", "a;b", "%", "To=1&To=2&Body=x", "&&==&",
 	} {
 		f.Add(s)
 	}
@@ -58,7 +58,7 @@ func FuzzForm(f *testing.F) {
 		form, err := parseForm(body)
 		if err == nil {
 			var s connector.Send
-			if s, err = parseSend(form); err == nil {
+			if s, err = parseSend(form, time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)); err == nil {
 				check(t, s, body)
 				return
 			}

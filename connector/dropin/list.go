@@ -107,7 +107,7 @@ func (q *query) parseDates() error {
 }
 
 func (q *query) match(m ledger.Message, account string) bool {
-	return m.Account == account && refusal(m) == nil &&
+	return m.Account == account && (refusal(m) == nil || accepted(m)) &&
 		(q.to == "" || m.To.String() == q.to) && (q.from == "" || m.From == q.from) &&
 		(q.since.IsZero() || !m.CreatedAt.Before(q.since)) && (q.until.IsZero() || m.CreatedAt.Before(q.until))
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/heed-sms/heed/connector"
 	"github.com/heed-sms/heed/connector/confirm"
 	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
@@ -33,6 +34,10 @@ var (
 )
 
 const codeUnknown = 30008 // "Unknown error", for a failure that the provider gave no number of its own
+
+// accepted reports whether a message's sender was answered that it would be sent later. Whatever became of it then, it
+// is a message.
+func accepted(m ledger.Message) bool { return m.Deferred && m.Started }
 
 // refusal returns the answer to a send that came to nothing, nil if there is a message.
 func refusal(m ledger.Message) *apiError {
@@ -117,6 +122,10 @@ func render(m ledger.Message, accountSID string) messageJSON {
 	}
 	j.Status = "queued" // with heed or the provider; also where nobody knows
 	switch {
+	case m.Code == connector.CodeCanceled:
+		j.Status = "canceled"
+	case m.Status == ledger.StatusQueued && !m.Started && !m.SendAt.IsZero():
+		j.Status = "scheduled"
 	case refusal(m) != nil:
 		e := refusal(m)
 		j.Status, j.ErrorCode, j.ErrorMessage = "failed", &e.Code, &e.Message
@@ -128,6 +137,9 @@ func render(m ledger.Message, accountSID string) messageJSON {
 		j.Status, j.ErrorCode, j.ErrorMessage = "failed", &code, &text
 	case m.Delivery == "sent", m.Delivery == "delivered":
 		j.Status, j.DateSent = m.Delivery, date(m.CreatedAt) // the gate sends at once
+		if m.Deferred {
+			j.DateSent = date(m.UpdatedAt)
+		}
 	}
 	if isSID(m.From, "MG") { // the service has not said yet which number it chose
 		j.From, j.ServiceSID, j.NumSegments = nil, orNull(m.From), "0"

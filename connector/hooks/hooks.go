@@ -11,6 +11,7 @@
 package hooks
 
 import (
+	"cmp"
 	"crypto/subtle"
 	"errors"
 	"io"
@@ -27,11 +28,17 @@ import (
 
 // Hook is one configured address.
 type Hook struct {
-	Secret  string // the last part of the path
-	CRM     string
-	OrgID   string // 18 characters
-	To      string // the field with the recipient's number
-	Body    string // the field with the text
+	Secret string // the last part of the path
+	CRM    string
+	OrgID  string // 18 characters
+	To     string // the field with the recipient's number
+	Body   string // the field with the text; "" with a Template
+	// Template is a text with {{Field}} for the values of fields of the message, in place of Body.
+	Template string
+	// Campaign is the field with the campaign's name; Name where it is "" or empty.
+	Campaign string
+	// Status is a text field of the record in which the outcome of the send is left, "" for none.
+	Status  string
 	OptOut  string // the field with the opt-out box, "" if the message does not carry it: a ticked box blocks at once
 	Account string // "" for the first
 	From    string
@@ -113,13 +120,22 @@ func (h *Handler) take(hook Hook, w http.ResponseWriter, r *http.Request) (statu
 func (h *Handler) accept(r *http.Request, hook Hook, m outbound.Message, n outbound.Notification) error {
 	s := connector.Send{
 		Caller: "outbound message", Key: m.OrganizationID + "/" + n.ID, SameKey: true, Deferred: true,
-		To: n.Fields[hook.To], Body: n.Fields[hook.Body], From: hook.From, Account: hook.Account, Campaign: hook.Name,
+		To: n.Fields[hook.To], Body: n.Fields[hook.Body], From: hook.From, Account: hook.Account, Campaign: cmp.Or(n.Fields[hook.Campaign], hook.Name),
 		Ticked: hook.OptOut != "" && strings.EqualFold(n.Fields[hook.OptOut], "true"),
 	}
 	if n.RecordID != "" {
 		s.Record = &crm.Key{Object: n.Object, ID: n.RecordID}
+		if hook.Status != "" {
+			s.WriteBack = &ledger.WriteBack{CRM: hook.CRM, Field: hook.Status}
+		}
 	}
-	_, _, err := h.Gate.Send(r.Context(), s)
+	var err error
+	if hook.Template != "" {
+		s.Body, err = Fill(hook.Template, n.Fields)
+	}
+	if err == nil {
+		_, _, err = h.Gate.Send(r.Context(), s)
+	}
 	var in *connector.InputError
 	if !errors.As(err, &in) {
 		return err

@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	org    = "00D000000000001EAA"
+	orgID  = "00D000000000001EAA"
 	secret = "an-unguessable-path-part"
 	path   = "/salesforce/outbound-messages/"
 )
@@ -36,6 +36,7 @@ type rig struct {
 	queue    *connector.Queue
 	inbox    *connector.Inbox
 	mux      *http.ServeMux
+	handler  *hooks.Handler
 }
 
 func newRig(t *testing.T) *rig {
@@ -52,13 +53,17 @@ func newRig(t *testing.T) *rig {
 	r := &rig{t: t, ledger: l, provider: p, mux: http.NewServeMux(),
 		queue: &connector.Queue{Ledger: l, Gate: g, Accounts: as, Log: log, Now: time.Now},
 		inbox: &connector.Inbox{Ledger: l, Accounts: as, Replies: reply.Default(), Log: log, Now: time.Now}}
-	r.mux.Handle("POST "+path+"{hook}", &hooks.Handler{Gate: g, Ledger: l, Log: log, Now: time.Now,
-		Hooks: []hooks.Hook{{Secret: secret, CRM: "sf", OrgID: org, To: "MobilePhone", Body: "SMS_Body__c", OptOut: "SMS_Opt_Out__c"}}})
+	r.handler = &hooks.Handler{Gate: g, Ledger: l, Log: log, Now: time.Now}
+	r.mux.Handle("POST "+path+"{hook}", r.handler)
+	r.hook(hooks.Hook{Secret: secret, CRM: "sf", OrgID: orgID, To: "MobilePhone", Body: "SMS_Body__c", OptOut: "SMS_Opt_Out__c"})
 	return r
 }
 
+// hook sets the one configured hook.
+func (r *rig) hook(h hooks.Hook) { r.handler.Hooks = []hooks.Hook{h} }
+
 func message(n int, change func(i int, f map[string]string)) outbound.Message {
-	m := outbound.Message{OrganizationID: org, ActionID: "04k000000000001AAA"}
+	m := outbound.Message{OrganizationID: orgID, ActionID: "04k000000000001AAA"}
 	for i := range n {
 		f := map[string]string{"MobilePhone": fmt.Sprintf("(206) 555-01%02d", i), "SMS_Body__c": "hello"}
 		if change != nil {

@@ -206,6 +206,7 @@ type Message struct {
 // Callback is a client's address for news of a message.
 type Callback struct {
 	URL string `json:"url"`
+	As  string `json:"as,omitempty"` // how the client names the account
 	// Signer signs what is sent there in the client's name: the state of HMAC-SHA1 after its key was taken in. It signs,
 	// and the key cannot be computed from it.
 	Signer []byte `json:"signer,omitempty"`

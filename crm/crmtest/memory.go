@@ -29,6 +29,7 @@ type CRM struct {
 	serial  int
 	records map[crm.Key]crm.Record
 	fails   map[crm.Key][]error
+	notes   map[string]string // by record and field
 	down    error
 	blocked chan struct{}
 	waiting int
@@ -48,6 +49,7 @@ var (
 	_ crm.Directory = (*CRM)(nil)
 	_ crm.Getter    = (*CRM)(nil)
 	_ crm.Prober    = (*CRM)(nil)
+	_ crm.Annotator = (*CRM)(nil)
 )
 
 // New returns an empty CRM with the objects Contact and Lead and pages of 100. now is its clock; nil means time.Now.
@@ -56,7 +58,7 @@ func New(now func() time.Time) *CRM {
 	if now == nil {
 		now = time.Now
 	}
-	c := &CRM{PageSize: 100, Objects: []string{"Contact", "Lead"}, now: now, records: map[crm.Key]crm.Record{}, fails: map[crm.Key][]error{}}
+	c := &CRM{PageSize: 100, Objects: []string{"Contact", "Lead"}, now: now, records: map[crm.Key]crm.Record{}, fails: map[crm.Key][]error{}, notes: map[string]string{}}
 	c.arrived = sync.NewCond(&c.mu)
 	return c
 }
@@ -368,6 +370,36 @@ func (c *CRM) write(w crm.Write) error {
 	c.written = append(c.written, w)
 	c.counts.Boxes++
 	return nil
+}
+
+// Annotate implements [crm.Annotator]. Note returns what was left.
+func (c *CRM) Annotate(ctx context.Context, notes []crm.Note) []crm.Result {
+	results := make([]crm.Result, len(notes))
+	err := c.enter(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, n := range notes {
+		results[i].Key = n.Key
+		switch r, ok := c.records[n.Key]; {
+		case err != nil:
+			results[i].Err = err
+		case !ok || r.Deleted:
+			results[i].Err = &crm.Error{Class: crm.Gone, Status: 200, Code: "ENTITY_IS_DELETED", Text: "entity is deleted"}
+		case len(c.fails[n.Key]) > 0:
+			results[i].Err = c.fails[n.Key][0]
+			c.fails[n.Key] = c.fails[n.Key][1:]
+		default:
+			c.notes[n.Key.ID+" "+n.Field] = n.Text
+		}
+	}
+	return results
+}
+
+// Note returns the text that was left in a field of a record last.
+func (c *CRM) Note(k crm.Key, field string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.notes[k.ID+" "+field]
 }
 
 // Probe implements [crm.Prober].

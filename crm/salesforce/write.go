@@ -1,11 +1,13 @@
 package salesforce
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -34,7 +36,8 @@ type job struct {
 	obj    *object
 	key    crm.Key
 	write  crm.Write
-	extras bool // send the optional fields too
+	extras bool              // send the optional fields too
+	notes  map[string]string // for Annotate: the fields to set instead of the box
 	err    *crm.Error
 }
 
@@ -63,17 +66,59 @@ func (o *Org) Write(ctx context.Context, writes []crm.Write) []crm.Result {
 		j.write, j.extras = w, o.sendsExtras(obj)
 		jobOf[i] = j
 	}
+	o.send(ctx, jobs)
+	for i, j := range jobOf {
+		if j != nil && j.err != nil {
+			results[i].Err = j.err
+		}
+	}
+	return results
+}
+
+// Annotate implements [crm.Annotator]: text fields of any object, cut to 255 characters, up to 200 records a call.
+// Several notes for one field of one record leave the last.
+func (o *Org) Annotate(ctx context.Context, notes []crm.Note) []crm.Result {
+	results := make([]crm.Result, len(notes))
+	jobOf := make([]*job, len(notes))
+	byKey := map[crm.Key]*job{}
+	objects := map[string]*object{}
+	var jobs []*job
+	for i, n := range notes {
+		results[i].Key = n.Key
+		id, err := id18(n.ID)
+		if err != nil || !fieldName.MatchString(n.Object) || !fieldName.MatchString(n.Field) {
+			results[i].Err = &crm.Error{Class: crm.Bug, Text: fmt.Sprintf("%s.%s of %q is no field of a record", clip(n.Object, 80), clip(n.Field, 80), clip(n.ID, 20)), Err: err}
+			continue
+		}
+		name := strings.ToLower(n.Object)
+		if objects[name] == nil {
+			objects[name] = &object{name: n.Object}
+		}
+		key := crm.Key{Object: name, ID: id}
+		j := byKey[key]
+		if j == nil {
+			j = &job{obj: objects[name], key: crm.Key{Object: n.Object, ID: id}, notes: map[string]string{}}
+			byKey[key], jobs = j, append(jobs, j)
+		}
+		j.notes[n.Field], jobOf[i] = cut(n.Text), j
+	}
+	o.send(ctx, jobs)
+	for i, j := range jobOf {
+		if j != nil && j.err != nil {
+			results[i].Err = j.err
+		}
+	}
+	return results
+}
+
+var fieldName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,79}$`)
+
+// send makes the calls for jobs, each job once, and sets their errors.
+func (o *Org) send(ctx context.Context, jobs []*job) {
 	// Equal types side by side, for Salesforce takes few changes of type in a call, and ids in order, so that calls
 	// that meet on the same rows lock them in the same order.
-	order := map[*object]int{}
-	for i, obj := range o.objects {
-		order[obj] = i
-	}
 	slices.SortStableFunc(jobs, func(a, b *job) int {
-		if d := order[a.obj] - order[b.obj]; d != 0 {
-			return d
-		}
-		return strings.Compare(a.key.ID, b.key.ID)
+		return cmp.Or(strings.Compare(a.obj.name, b.obj.name), strings.Compare(a.key.ID, b.key.ID))
 	})
 	var sent sync.WaitGroup
 	for _, chunk := range chunks(jobs) {
@@ -88,12 +133,6 @@ func (o *Org) Write(ctx context.Context, writes []crm.Write) []crm.Result {
 		}
 	}
 	sent.Wait()
-	for i, j := range jobOf {
-		if j != nil && j.err != nil {
-			results[i].Err = j.err
-		}
-	}
-	return results
 }
 
 // chunks cuts sorted jobs into calls.
@@ -249,6 +288,13 @@ func assign(jobs []*job, rows []rowResult, status int) {
 
 // fields is the record as it is sent: the box, and the optional fields.
 func (j *job) fields() map[string]any {
+	if j.notes != nil {
+		m := map[string]any{"attributes": map[string]string{"type": j.obj.name}, "id": j.key.ID}
+		for field, text := range j.notes {
+			m[field] = text
+		}
+		return m
+	}
 	m := map[string]any{
 		"attributes":        map[string]string{"type": j.obj.name},
 		"id":                j.key.ID,

@@ -47,7 +47,7 @@ type Annotator interface {
 type Note struct {
 	Key
 	Field string // API name
-	Text  string // cut by the driver to what the field takes
+	Text  string // a driver may cut it to what fields of the CRM can take at the most
 }
 
 // Historian is implemented by CRMs that can tell who changed a box.

@@ -143,6 +143,9 @@ type Consents struct {
 // ErrSticky is returned for a change that would lift the recipient's own opt-out: only the recipient can (promise 4).
 var ErrSticky = errors.New("the recipient opted out; only the recipient can lift that, by texting START")
 
+// ErrHeld is returned for consent that is recorded while an unclear reply waits for a decision: that goes first.
+var ErrHeld = errors.New("the number is held for review")
+
 // ErrNotHeld is returned for a decision on a number that does not wait for one.
 var ErrNotHeld = errors.New("the number is not held for review")
 
@@ -162,6 +165,9 @@ func (c *Consents) Set(ctx context.Context, n phone.Number, state consent.State,
 	case consent.OptedIn:
 		if !known.Facts.CanUndo(source) {
 			return ErrSticky
+		}
+		if known.Facts.State() == consent.Held {
+			return ErrHeld
 		}
 		change.Action = consent.OptIn
 	default:

@@ -84,10 +84,10 @@ func newRig(t *testing.T) *rig {
 	r.consents = &connector.Consents{Ledger: l, Gate: r.gate, Texts: texts, Now: time.Now}
 	r.holds = &connector.Holds{Ledger: l, Deadline: func(t time.Time) time.Time { return t.AddDate(0, 0, 7) }, Log: log, Now: time.Now}
 	r.server = &connector.Server{Inbox: r.inbox, Gate: r.gate, Ledger: l, Metrics: m, Log: log, Now: time.Now, Public: "https://sms.example.com",
-		Keys: []connector.Key{
-			{Name: "workflow", SHA256: sha256.Sum256([]byte("k-send")), May: []connector.Right{connector.MaySend, connector.MayRead}},
-			{Name: "reader", SHA256: sha256.Sum256([]byte("k-read")), May: []connector.Right{connector.MayRead}},
-		}}
+		Keys: connector.NewKeyRing(l, time.Now,
+			connector.Key{Name: "workflow", SHA256: sha256.Sum256([]byte("k-send")), May: []connector.Right{connector.MaySend, connector.MayRead}},
+			connector.Key{Name: "reader", SHA256: sha256.Sum256([]byte("k-read")), May: []connector.Right{connector.MayRead}},
+		)}
 	t.Cleanup(r.gate.Start())
 	return r
 }

@@ -1,8 +1,11 @@
 package connector
 
 import (
+	"context"
 	"encoding/csv"
+	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +25,7 @@ type consentResource struct {
 	Keyword  string          `json:"keyword,omitempty"` // the word that did it
 	Since    *time.Time      `json:"since"`             // when it came to be so; null if nothing ever happened
 	History  []historyEntry  `json:"history,omitempty"`
+	Next     *uint64         `json:"next"` // pass it as after; null at the end of the history
 }
 
 type historyEntry struct {
@@ -32,7 +36,7 @@ type historyEntry struct {
 	Source string    `json:"source,omitempty"`
 	Actor  string    `json:"actor,omitempty"`
 	Why    string    `json:"why,omitempty"`
-	Text   string    `json:"text,omitempty"` // of a reply
+	Text   string    `json:"text,omitempty"` // of a reply; for keys with the right admin
 	Rule   string    `json:"rule,omitempty"` // by which a reply was read
 	Status string    `json:"status,omitempty"`
 }
@@ -44,12 +48,27 @@ type OptOut struct {
 	Source  consent.Source `json:"source,omitempty"`
 	Keyword string         `json:"keyword,omitempty"`
 	Since   time.Time      `json:"since"`
+	// Campaign is the one to which the opt-out is attributed: that of the last message that was sent to the number, if
+	// it was sent within campaigns.window before. "" for none.
+	Campaign string `json:"campaign,omitempty"`
 }
 
 // AsOptOut returns a number's line in the list, ok is false if it is not on it.
 func AsOptOut(n ledger.Number) (OptOut, bool) {
 	s := n.Facts.State()
-	return OptOut{n.Number, s, n.Source, n.Keyword, changedAt(n)}, s == consent.OptedOut || s == consent.Held
+	return OptOut{Number: n.Number, State: s, Source: n.Source, Keyword: n.Keyword, Since: changedAt(n)}, s == consent.OptedOut || s == consent.Held
+}
+
+// Attribute fills in the campaign of an opt-out.
+func Attribute(ctx context.Context, l ledger.Ledger, o OptOut, window time.Duration) (OptOut, error) {
+	last, err := l.LastOptOut(ctx, o.Number)
+	switch {
+	case errors.Is(err, ledger.ErrNotFound):
+		return o, nil
+	case err == nil:
+		o.Campaign = last.Campaign(window)
+	}
+	return o, err
 }
 
 func (s *Server) pathNumber(r *http.Request) (phone.Number, error) {
@@ -61,15 +80,26 @@ func (s *Server) pathNumber(r *http.Request) (phone.Number, error) {
 }
 
 // consent serves GET /v1/consents/{number}.
-func (s *Server) consent(w http.ResponseWriter, r *http.Request, _ Key, _ []byte) error {
+func (s *Server) consent(w http.ResponseWriter, r *http.Request, k Key, _ []byte) error {
 	n, err := s.pathNumber(r)
 	if err != nil {
 		return err
 	}
-	return s.showConsent(w, r, n)
+	return s.showConsent(w, r, k, n)
 }
 
-func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, n phone.Number) error {
+// showConsent answers with a number's consent and a page of its history. What people wrote is for those who may decide.
+func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, k Key, n phone.Number) error {
+	limit, err := pageLimit(r)
+	if err != nil {
+		return err
+	}
+	var after uint64
+	if v := r.URL.Query().Get("after"); v != "" {
+		if after, err = strconv.ParseUint(v, 10, 63); err != nil {
+			return &InputError{"after", "is not the next of an earlier page"}
+		}
+	}
 	known, err := s.Ledger.Number(r.Context(), n)
 	if err != nil {
 		return err
@@ -83,7 +113,18 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, n phone.Num
 		if err != nil {
 			return err
 		}
-		out.History = append(out.History, entryOf(e))
+		if e.Seq <= after {
+			continue
+		}
+		if len(out.History) == limit {
+			out.Next = &out.History[limit-1].Seq
+			break
+		}
+		h := entryOf(e)
+		if !slices.Contains(k.May, MayAdmin) {
+			h.Text = ""
+		}
+		out.History = append(out.History, h)
 	}
 	writeJSON(w, http.StatusOK, out)
 	return nil
@@ -139,7 +180,20 @@ func (s *Server) setConsent(w http.ResponseWriter, r *http.Request, k Key, body 
 	if err != nil {
 		return err
 	}
-	return s.showConsent(w, r, n)
+	return s.showConsent(w, r, k, n)
+}
+
+// pageLimit reads how many rows a page is to have.
+func pageLimit(r *http.Request) (int, error) {
+	v := r.URL.Query().Get("limit")
+	if v == "" {
+		return 100, nil
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > 1000 {
+		return 0, &InputError{"limit", "must be a number from 1 to 1000"}
+	}
+	return n, nil
 }
 
 // optOuts serves GET /v1/optouts: a page of JSON, or with Accept: text/csv everything, streamed.
@@ -155,13 +209,9 @@ func (s *Server) optOuts(w http.ResponseWriter, r *http.Request, _ Key, _ []byte
 	if strings.Contains(r.Header.Get("Accept"), "text/csv") {
 		return s.optOutsCSV(w, r, after)
 	}
-	limit := 100
-	if v := r.URL.Query().Get("limit"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 || n > 1000 {
-			return &InputError{"limit", "must be a number from 1 to 1000"}
-		}
-		limit = n
+	limit, err := pageLimit(r)
+	if err != nil {
+		return err
 	}
 	page := struct {
 		OptOuts []OptOut      `json:"optouts"`
@@ -179,6 +229,9 @@ func (s *Server) optOuts(w http.ResponseWriter, r *http.Request, _ Key, _ []byte
 			page.Next = &page.OptOuts[limit-1].Number
 			break
 		}
+		if o, err = Attribute(r.Context(), s.Ledger, o, s.Window); err != nil {
+			return err
+		}
 		page.OptOuts = append(page.OptOuts, o)
 	}
 	writeJSON(w, http.StatusOK, page)
@@ -193,15 +246,21 @@ func (s *Server) optOutsCSV(w http.ResponseWriter, r *http.Request, after phone.
 	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	cw := csv.NewWriter(w)
-	_ = cw.Write([]string{"number", "state", "source", "keyword", "since"})
+	_ = cw.Write([]string{"number", "state", "source", "keyword", "since", "campaign"})
 	for n, err := range s.Ledger.Numbers(r.Context(), after) {
 		if err != nil {
 			s.Log.Error("export of opt-outs ended early", "error", err)
 			panic(http.ErrAbortHandler) // a list that looks whole and is not would be believed
 		}
-		if o, ok := AsOptOut(n); ok {
-			_ = cw.Write([]string{o.Number.String(), o.State.String(), Cell(string(o.Source)), Cell(o.Keyword), o.Since.Format(time.RFC3339)})
+		o, ok := AsOptOut(n)
+		if !ok {
+			continue
 		}
+		if o, err = Attribute(r.Context(), s.Ledger, o, s.Window); err != nil {
+			s.Log.Error("export of opt-outs ended early", "error", err)
+			panic(http.ErrAbortHandler)
+		}
+		_ = cw.Write([]string{o.Number.String(), o.State.String(), Cell(string(o.Source)), Cell(o.Keyword), o.Since.Format(time.RFC3339), Cell(o.Campaign)})
 	}
 	cw.Flush()
 	return nil
@@ -250,5 +309,5 @@ func (s *Server) resolve(w http.ResponseWriter, r *http.Request, k Key, body []b
 	if err := s.Consents.Resolve(r.Context(), n, in.As == "opt_out", in.Seq, k.Name, in.Why); err != nil {
 		return err
 	}
-	return s.showConsent(w, r, n)
+	return s.showConsent(w, r, k, n)
 }

@@ -104,10 +104,12 @@ func public(t *testing.T) *rig {
 	r := newRig(t)
 	r.server.Consents, r.server.Holds = r.consents, r.holds
 	r.consents.Now = func() time.Time { return time.Now().Add(time.Second) } // a person takes longer than a millisecond
-	r.server.Keys = nil
+	var keys []connector.Key
 	for key, right := range map[string]connector.Right{sendKey: connector.MaySend, readKey: connector.MayRead, adminKey: connector.MayAdmin} {
-		r.server.Keys = append(r.server.Keys, connector.Key{Name: key, SHA256: sha256.Sum256([]byte(key)), May: []connector.Right{right}})
+		keys = append(keys, connector.Key{Name: key, SHA256: sha256.Sum256([]byte(key)), May: []connector.Right{right}})
 	}
+	keys = append(keys, connector.Key{Name: "both", SHA256: sha256.Sum256([]byte("k-only-admin-and-read")), May: []connector.Right{connector.MayRead, connector.MayAdmin}})
+	r.server.Keys = connector.NewKeyRing(r.ledger, time.Now, keys...)
 	return r
 }
 
@@ -185,6 +187,20 @@ func exchanges() []exchange {
 			}
 		}},
 		{name: "a number never heard of", op: "getConsent", method: "GET", path: "/v1/consents/206-555-0143", key: readKey, status: 200, check: func(b *body) { b.want("state", "unknown"); b.want("since", nil) }},
+		{name: "a page of the history", op: "getConsent", method: "GET", path: ada + "?limit=1&after=1", key: readKey, status: 200,
+			given: func(r *rig) { stop(r); stop(r); stop(r) }, check: func(b *body) {
+				if h, _ := b.json["history"].([]any); len(h) != 1 || h[0].(map[string]any)["seq"] != 2.0 || h[0].(map[string]any)["text"] != nil {
+					b.t.Errorf("%v", b.json)
+				}
+				b.want("next", 2.0)
+			}},
+		{name: "what was written, for an admin", op: "getConsent", method: "GET", path: ada, key: "k-only-admin-and-read", status: 200,
+			given: func(r *rig) { stop(r) }, check: func(b *body) {
+				if h, _ := b.json["history"].([]any); len(h) != 1 || h[0].(map[string]any)["text"] != "STOP" {
+					b.t.Errorf("%v", b.json)
+				}
+			}},
+		{name: "a page behind nothing", op: "getConsent", method: "GET", path: ada + "?after=x", key: readKey, refuse: true, status: 422, check: func(b *body) { b.want("field", "after") }},
 		{name: "no number", op: "getConsent", method: "GET", path: "/v1/consents/me", key: readKey, status: 422},
 
 		{name: "an opt-out by hand", op: "setConsent", method: "PUT", path: ada, key: adminKey, body: `{"state":"opted_out","why":"called"}`, status: 200, check: func(b *body) { b.want("source", "api") }},
@@ -192,6 +208,7 @@ func exchanges() []exchange {
 		{name: "a double opt-in", op: "setConsent", method: "PUT", path: ada, key: adminKey, body: `{"state":"pending","why":"a form","account":"main","lang":"es"}`, status: 200, check: func(b *body) { b.want("state", "pending") }},
 		{name: "a double opt-in out of the blue", op: "setConsent", method: "PUT", path: ada, key: adminKey, body: `{"state":"pending"}`, status: 422, check: func(b *body) { b.want("field", "why") }},
 		{name: "lifting the recipient's STOP", op: "setConsent", method: "PUT", path: ada, key: adminKey, body: `{"state":"opted_in"}`, given: stop, status: 409, check: func(b *body) { b.want("type", "sticky") }},
+		{name: "consent while a reply is held", op: "setConsent", method: "PUT", path: ada, key: adminKey, body: `{"state":"opted_in"}`, given: unclear, status: 409, check: func(b *body) { b.want("type", "held") }},
 		{name: "a state that nobody can set", op: "setConsent", method: "PUT", path: ada, key: adminKey, body: `{"state":"held"}`, refuse: true, status: 422},
 
 		{name: "nobody opted out", op: "listOptOuts", method: "GET", path: optouts, key: readKey, status: 200, check: func(b *body) { b.want("next", nil) }},
@@ -199,7 +216,7 @@ func exchanges() []exchange {
 			given: func(r *rig) { stop(r); r.text(phone.MustParse("+12065550143"), "STOP 12345") }, check: func(b *body) { b.want("next", "+12065550142") }},
 		{name: "a file", op: "listOptOuts", method: "GET", path: optouts, key: readKey, header: []string{"Accept", "text/csv"}, given: stop, status: 200, media: "text/csv",
 			check: func(b *body) {
-				if !strings.HasPrefix(b.text, "number,state,source,keyword,since\n+12065550142,opted_out,recipient,stop,20") {
+				if !strings.HasPrefix(b.text, "number,state,source,keyword,since,campaign\n+12065550142,opted_out,recipient,stop,20") {
 					b.t.Errorf("%q", b.text)
 				}
 			}},
@@ -249,7 +266,7 @@ func exchanges() []exchange {
 		with("too often", 429, func(e *exchange) {
 			e.given = func(r *rig) {
 				r.server.Now = func() time.Time { return time.Unix(1, 0) }
-				r.server.Limits = connector.NewLimits(1, 0, r.server.Keys, nil)
+				r.server.Limits = connector.NewLimits(1, 0, r.server.Keys.Names(), nil)
 				for range 2 {
 					r.request(o.method, o.path, o.key, o.body)
 				}

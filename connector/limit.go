@@ -13,10 +13,13 @@ import (
 )
 
 // Limits bounds how fast each API key may ask and each SMS account sends: so many a second, and twice as many at once
-// after a pause. It keeps two numbers for each configured name and nothing for strangers, so it cannot be made to grow.
+// after a pause. It keeps two numbers for each known name and nothing for strangers, so it cannot be made to grow.
 // It is safe for concurrent use; nil means no limits.
 type Limits struct {
-	keys, accounts map[string]*bucket
+	perKey   int
+	accounts map[string]*bucket
+	mu       sync.RWMutex
+	keys     map[string]*bucket
 }
 
 // bucket is one rate limit. Looking whether the wait is short enough and queueing for it are one step: a reservation that
@@ -26,21 +29,34 @@ type bucket struct {
 	limit *rate.Limiter
 }
 
-// NewLimits returns the limits for what is configured, in requests and messages a second; 0 is none.
-func NewLimits(perKey, perAccount int, keys []Key, accounts Accounts) *Limits {
-	l := &Limits{keys: map[string]*bucket{}, accounts: map[string]*bucket{}}
-	add := func(to map[string]*bucket, name string, perSecond int) {
-		if perSecond > 0 {
-			to[name] = &bucket{limit: rate.NewLimiter(rate.Limit(perSecond), 2*perSecond)}
-		}
-	}
-	for _, k := range keys {
-		add(l.keys, k.Name, perKey)
+// NewLimits returns the limits for the named keys and the accounts, in requests and messages a second; 0 is none.
+func NewLimits(perKey, perAccount int, keys []string, accounts Accounts) *Limits {
+	l := &Limits{perKey: perKey, keys: map[string]*bucket{}, accounts: map[string]*bucket{}}
+	for _, name := range keys {
+		l.AddKey(name)
 	}
 	for _, a := range accounts {
-		add(l.accounts, a.Name, perAccount)
+		if perAccount > 0 {
+			l.accounts[a.Name] = newBucket(perAccount)
+		}
 	}
 	return l
+}
+
+// AddKey limits a key that was made after the start like all others.
+func (l *Limits) AddKey(name string) {
+	if l == nil || l.perKey <= 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.keys[name] == nil {
+		l.keys[name] = newBucket(l.perKey)
+	}
+}
+
+func newBucket(perSecond int) *bucket {
+	return &bucket{limit: rate.NewLimiter(rate.Limit(perSecond), 2*perSecond)}
 }
 
 // TooManyError says that a limit is used up. Nothing was recorded and nothing was sent.
@@ -70,7 +86,10 @@ func (l *Limits) Ask(key string, now time.Time) error {
 	if l == nil {
 		return nil
 	}
-	_, _, err := l.keys[key].take(now, 0, "API key", key)
+	l.mu.RLock()
+	b := l.keys[key]
+	l.mu.RUnlock()
+	_, _, err := b.take(now, 0, "API key", key)
 	return err
 }
 

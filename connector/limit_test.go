@@ -69,7 +69,7 @@ func head(t *testing.T, r *rig) uint64 {
 
 func TestAKeyIsAnsweredTwiceItsRateAtOnceAndThenAtItsRate(t *testing.T) {
 	c := newClock()
-	l := connector.NewLimits(10, 0, []connector.Key{{Name: "a"}, {Name: "b"}}, nil)
+	l := connector.NewLimits(10, 0, []string{"a", "b"}, nil)
 	ask := func() (n int, last *connector.TooManyError) {
 		for range 1000 {
 			err := l.Ask("a", c.Now())
@@ -106,7 +106,7 @@ func TestAKeyIsAnsweredTwiceItsRateAtOnceAndThenAtItsRate(t *testing.T) {
 
 func TestARefusedCrowdDoesNotUseUpWhatOthersMay(t *testing.T) {
 	c := newClock()
-	l := connector.NewLimits(5, 0, []connector.Key{{Name: "a"}}, nil)
+	l := connector.NewLimits(5, 0, []string{"a"}, nil)
 	var passed atomic.Int64
 	for range 10 {
 		var wg sync.WaitGroup
@@ -129,7 +129,7 @@ func TestARefusedCrowdDoesNotUseUpWhatOthersMay(t *testing.T) {
 
 func TestNoLimitsAndStrangersAreNotCounted(t *testing.T) {
 	for name, l := range map[string]*connector.Limits{
-		"no limits": nil, "a limit of 0": connector.NewLimits(0, 0, []connector.Key{{Name: "a"}}, nil), "an unknown name": connector.NewLimits(1, 1, nil, nil),
+		"no limits": nil, "a limit of 0": connector.NewLimits(0, 0, []string{"a"}, nil), "an unknown name": connector.NewLimits(1, 1, nil, nil),
 	} {
 		for i := range 1000 {
 			if err := l.Ask("a", time.Unix(0, 0)); err != nil {
@@ -153,7 +153,7 @@ func TestRetryAfterIsInWholeSecondsRoundedUp(t *testing.T) {
 func TestARequestBeyondTheKeysLimitIsAnswered429WithRetryAfter(t *testing.T) {
 	r, c := newRig(t), newClock()
 	r.server.Now = c.Now
-	r.server.Limits = connector.NewLimits(1, 0, r.server.Keys, nil)
+	r.server.Limits = connector.NewLimits(1, 0, r.server.Keys.Names(), nil)
 	for i, want := range []int{200, 200, 429} {
 		if w := r.request("POST", "/v1/decisions", "k-read", `{"numbers":["1"]}`); w.Code != want {
 			t.Fatalf("request %d: HTTP %d %s", i, w.Code, w.Body)

@@ -500,7 +500,7 @@ func (w *world) open(dir string) *process {
 	inbox := &connector.Inbox{Ledger: steps, Accounts: accounts, Replies: reply.Default(), Metrics: m, Log: log, Now: w.Now}
 	times := &connector.Times{Ledger: steps, Accounts: accounts, Log: log, Now: w.Now}
 	p.handler = (&connector.Server{Inbox: inbox, Gate: p.gate, Ledger: steps, Metrics: m, Log: log, Now: w.Now, Public: "https://sms.example.com",
-		Keys: []connector.Key{{Name: "reader", SHA256: sha256.Sum256([]byte("k-read")), May: []connector.Right{connector.MayRead}}}}).PublicHandler()
+		Keys: connector.NewKeyRing(nil, time.Now, connector.Key{Name: "reader", SHA256: sha256.Sum256([]byte("k-read")), May: []connector.Right{connector.MayRead}})}).PublicHandler()
 
 	stopGate := p.gate.Start()
 	stopSlow := l.Watch(func(phone.Number, consent.Decision) { w.delays.dawdle() }) // sometimes before the gate's, sometimes after

@@ -33,6 +33,7 @@ var problems = []struct {
 	{ledger.ErrKeyReused, Problem{Type: "key-reused", Title: "Idempotency key reused", Status: 409, Field: "Idempotency-Key", Detail: "This key was used before, for a different message. Nothing was sent.", Hint: "Use a new key for each message."}},
 	{ledger.ErrNotFound, Problem{Type: "not-found", Title: "Not found", Status: 404}},
 	{ErrSticky, Problem{Type: "sticky", Title: "Only the recipient can lift this", Status: 409, Field: "state", Detail: "The recipient opted out. Only START from that number lifts it.", Hint: "Ask the person to text START to your number."}},
+	{ErrHeld, Problem{Type: "held", Title: "Held for review", Status: 409, Field: "state", Detail: "An unclear reply from this number waits for a decision, and blocks until then.", Hint: "Decide with POST /v1/holds/NUMBER; as: release says that it was no request to stop."}},
 	{ErrNotHeld, Problem{Type: "not-held", Title: "Not held for review", Status: 409, Detail: "The number does not wait for a decision; somebody may have decided already.", Hint: "GET /v1/consents/NUMBER shows its state."}},
 	{ErrNotSeen, Problem{Type: "not-seen", Title: "Another reply has come", Status: 409, Field: "seq", Detail: "Another unclear reply came after the one that was decided on.", Hint: "GET /v1/holds shows it; decide again."}},
 	{errNoAccount, Problem{Type: "not-found", Title: "Not found", Status: 404, Detail: "No account of this name is configured.", Hint: "The path is /webhooks/ and the name under sms: in the configuration."}},

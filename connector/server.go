@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -53,9 +52,10 @@ type Server struct {
 	Consents *Consents
 	Holds    *Holds
 	Ledger   ledger.Ledger
-	Keys     []Key
-	Limits   *Limits // nil for none
-	Public   string  // base of the public URL, without a trailing slash: what providers sign
+	Keys     *KeyRing
+	Limits   *Limits       // nil for none
+	Window   time.Duration // for which an opt-out is attributed to the message before it
+	Public   string        // base of the public URL, without a trailing slash: what providers sign
 	Metrics  *Metrics
 	Log      *slog.Logger
 	Now      func() time.Time
@@ -268,26 +268,11 @@ func (s *Server) key(r *http.Request) (Key, error) {
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return Key{}, Problem{Type: "unauthorized", Title: "Unauthorized", Status: 401, Detail: "There is no API key.", Hint: "Send the header Authorization: Bearer KEY."}
 	}
-	k, ok := s.KeyOf(strings.TrimSpace(token))
+	k, ok := s.Keys.Find(strings.TrimSpace(token))
 	if !ok {
-		return Key{}, Problem{Type: "unauthorized", Title: "Unauthorized", Status: 401, Detail: "The API key is not known.", Hint: "keys: in the configuration holds the SHA-256 of each key."}
+		return Key{}, Problem{Type: "unauthorized", Title: "Unauthorized", Status: 401, Detail: "The API key is not known.", Hint: "heed keys list shows which keys there are."}
 	}
 	return k, nil
-}
-
-// KeyOf returns the API key with a secret. It compares hashes, and all of them, so its time tells nothing.
-func (s *Server) KeyOf(secret string) (Key, bool) {
-	h := sha256.Sum256([]byte(secret))
-	found := -1
-	for i := range s.Keys {
-		if subtle.ConstantTimeCompare(h[:], s.Keys[i].SHA256[:]) == 1 {
-			found = i
-		}
-	}
-	if found < 0 {
-		return Key{}, false
-	}
-	return s.Keys[found], true
 }
 
 // HashKey returns what the configuration holds for an API key: its SHA-256 in hex.

@@ -76,7 +76,7 @@ func serveBench(dir string) error {
 	srv := &connector.Server{
 		Inbox:  &connector.Inbox{Ledger: l, Accounts: accounts, Replies: reply.Default(), Metrics: m, Log: log, Now: time.Now},
 		Gate:   &connector.Gate{Ledger: l, Accounts: accounts, Region: "US", Metrics: m, Log: log, Now: time.Now},
-		Ledger: l, Keys: []connector.Key{{Name: "bench", SHA256: sha256.Sum256([]byte(benchKey)), May: []connector.Right{connector.MayRead}}},
+		Ledger: l, Keys: connector.NewKeyRing(nil, time.Now, connector.Key{Name: "bench", SHA256: sha256.Sum256([]byte(benchKey)), May: []connector.Right{connector.MayRead}}),
 		Public: benchPublic, Metrics: m, Log: log, Now: time.Now,
 	}
 	mux := http.NewServeMux()

@@ -107,17 +107,19 @@ func optOutsCommand(std stdio, o *options) *cobra.Command {
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() }}
 	var asJSON bool
 	list := &cobra.Command{
-		Use:     "list",
-		Short:   "List opted-out and held numbers",
+		Use:   "list",
+		Short: "List opted-out and held numbers",
+		Long: `List opted-out and held numbers. CAMPAIGN is the one to which the opt-out is attributed: that of the last message that
+was sent to the number, if it was sent within campaigns.window before.`,
 		Example: "  heed optouts list\n  heed optouts list --json | jq -r 'select(.state == \"held\").number'",
 		RunE: func(c *cobra.Command, _ []string) error {
-			rows := [][]string{{"NUMBER", "STATE", "SINCE", "SOURCE", "KEYWORD"}}
+			rows := [][]string{{"NUMBER", "STATE", "SINCE", "SOURCE", "KEYWORD", "CAMPAIGN"}}
 			err := eachOptOut(c, std, o, func(out connector.OptOut, line []byte) error {
 				if asJSON {
 					_, err := std.Out.Write(append(line, '\n'))
 					return err
 				}
-				rows = append(rows, []string{out.Number.String(), out.State.String(), out.Since.Format(time.RFC3339), string(out.Source), out.Keyword})
+				rows = append(rows, []string{out.Number.String(), out.State.String(), out.Since.Format(time.RFC3339), string(out.Source), out.Keyword, out.Campaign})
 				return nil
 			})
 			if err != nil || asJSON {
@@ -133,9 +135,9 @@ func optOutsCommand(std stdio, o *options) *cobra.Command {
 		Example: "  heed optouts export > optouts.csv",
 		RunE: func(c *cobra.Command, _ []string) error {
 			w := csv.NewWriter(std.Out)
-			_ = w.Write([]string{"number", "state", "source", "keyword", "since"})
+			_ = w.Write([]string{"number", "state", "source", "keyword", "since", "campaign"})
 			err := eachOptOut(c, std, o, func(out connector.OptOut, _ []byte) error {
-				return w.Write([]string{out.Number.String(), out.State.String(), connector.Cell(string(out.Source)), connector.Cell(out.Keyword), out.Since.Format(time.RFC3339)})
+				return w.Write([]string{out.Number.String(), out.State.String(), connector.Cell(string(out.Source)), connector.Cell(out.Keyword), out.Since.Format(time.RFC3339), connector.Cell(out.Campaign)})
 			})
 			w.Flush()
 			return errors.Join(err, w.Error())

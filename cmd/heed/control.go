@@ -150,9 +150,15 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 				h.log.Error("list of opt-outs ended early", "error", err)
 				panic(http.ErrAbortHandler)
 			}
-			if o, ok := connector.AsOptOut(n); ok {
-				_ = enc.Encode(o)
+			o, ok := connector.AsOptOut(n)
+			if !ok {
+				continue
 			}
+			if o, err = connector.Attribute(r.Context(), h.ledger, o, h.cfg.Campaigns.Window); err != nil {
+				h.log.Error("list of opt-outs ended early", "error", err)
+				panic(http.ErrAbortHandler)
+			}
+			_ = enc.Encode(o)
 		}
 	})
 	mux.HandleFunc("POST /decisions", func(w http.ResponseWriter, r *http.Request) {
@@ -172,6 +178,7 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 			return out, nil
 		})
 	})
+	h.keyRoutes(mux)
 	mux.HandleFunc("GET /history/{number}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, func() (any, error) { return h.history(r.Context(), r.PathValue("number")) })
 	})

@@ -48,7 +48,7 @@ type house struct {
 	consents *connector.Consents
 	passes   *reconcile.Runner
 	metrics  *connector.Metrics
-	keys     []connector.Key
+	keys     *connector.KeyRing
 	limits   *connector.Limits
 	accounts connector.Accounts
 	crms     []connector.CRM
@@ -86,15 +86,21 @@ func openHouse(cfg *config.Config, d drivers, log *slog.Logger) (*house, error) 
 		h.crms = append(h.crms, connector.CRM{Name: c.Name, Directory: c.directory})
 		passCRMs = append(passCRMs, reconcile.CRM{Name: c.Name, Directory: c.directory})
 	}
+	var keys []connector.Key
 	for _, k := range cfg.Keys {
 		key := connector.Key{Name: k.Name, SHA256: k.SHA256}
 		for _, m := range k.May {
 			key.May = append(key.May, connector.Right(m))
 		}
-		h.keys = append(h.keys, key)
+		keys = append(keys, key)
 	}
-	h.limits = connector.NewLimits(cfg.Limits.PerKey, cfg.Limits.PerAccount, h.keys, h.accounts)
 	now := time.Now
+	h.keys = connector.NewKeyRing(l, now, keys...)
+	h.limits = connector.NewLimits(cfg.Limits.PerKey, cfg.Limits.PerAccount, h.keys.Names(), h.accounts)
+	h.keys.OnAdd = func(k connector.Key) { h.limits.AddKey(k.Name) }
+	if err := h.keys.Load(context.Background()); err != nil {
+		return nil, errors.Join(fmt.Errorf("read the API keys: %w", err), l.Close())
+	}
 	h.inbox = &connector.Inbox{Ledger: l, Accounts: h.accounts, Replies: replies, Metrics: h.metrics, Log: log, Now: now}
 	h.gate = &connector.Gate{Ledger: l, Accounts: h.accounts, CRMs: h.crms, Policy: policy(cfg), Region: cfg.Consent.DefaultRegion, Limits: h.limits, PublicURL: cfg.Public.URL, Metrics: h.metrics, Log: log, Now: now}
 	h.boxes = &connector.Boxes{Ledger: l, CRMs: h.crms, Metrics: h.metrics, Log: log, Now: now}
@@ -162,7 +168,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 
 	var ready atomic.Bool
 	srv := &connector.Server{
-		Inbox: d.inbox, Gate: d.gate, Consents: d.consents, Holds: d.holds, Ledger: d.ledger, Keys: d.keys, Limits: d.limits, Public: d.cfg.Public.URL, Metrics: d.metrics, Log: d.log, Now: time.Now,
+		Inbox: d.inbox, Gate: d.gate, Consents: d.consents, Holds: d.holds, Ledger: d.ledger, Keys: d.keys, Limits: d.limits, Window: d.cfg.Campaigns.Window, Public: d.cfg.Public.URL, Metrics: d.metrics, Log: d.log, Now: time.Now,
 		Ready: func() error {
 			if !ready.Load() {
 				return errors.New("starting or stopping")
@@ -243,7 +249,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 
 // routes are the ways in that speak another system's language: Twilio's API and Salesforce's outbound messages.
 func (d *daemon) routes(srv *connector.Server) func(mux *http.ServeMux) {
-	twilio := &dropin.Handler{Gate: d.gate, Ledger: d.ledger, Key: srv.KeyOf, Limits: d.limits, Log: d.log, AllowPrivate: d.cfg.Callbacks.AllowPrivate}
+	twilio := &dropin.Handler{Gate: d.gate, Ledger: d.ledger, Key: srv.Keys.Find, Limits: d.limits, Log: d.log, AllowPrivate: d.cfg.Callbacks.AllowPrivate}
 	for _, a := range d.accounts {
 		twilio.Accounts = append(twilio.Accounts, a.Name)
 	}

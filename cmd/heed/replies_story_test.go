@@ -142,7 +142,7 @@ func TestPeopleWorkTheReviewQueueAndTheListFromTheCommandLine(t *testing.T) {
 		try(exitFailed, "START", "optouts", "remove", stopped)
 		try(exitOK, "opted_out", "optouts", "add", byHand, "--why", "asked on the phone")
 		try(exitOK, "opted_in", "optouts", "remove", byHand, "--why", "asked again")
-		try(exitOK, "number,state,source,keyword,since", "optouts", "export")
+		try(exitOK, "number,state,source,keyword,since,campaign", "optouts", "export")
 	}
 	try(exitOK, "allow", "holds", "resolve", held, "--release", "--why", "an order number")
 	try(exitOK, "release by admin", "history", held)

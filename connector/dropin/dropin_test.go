@@ -779,7 +779,7 @@ func TestAnotherChannelsNumberIsNotTexted(t *testing.T) {
 
 func TestAClientThatAsksTooFastIsToldHowLongToWait(t *testing.T) {
 	key := connector.Key{Name: "fast", May: []connector.Right{connector.MayRead, connector.MaySend}}
-	h := &dropin.Handler{Accounts: []string{"main"}, Limits: connector.NewLimits(1, 0, []connector.Key{key}, nil), Log: slog.New(slog.DiscardHandler),
+	h := &dropin.Handler{Accounts: []string{"main"}, Limits: connector.NewLimits(1, 0, []string{key.Name}, nil), Log: slog.New(slog.DiscardHandler),
 		Key: func(string) (connector.Key, bool) { return key, true }}
 	sid := dropin.AccountSID("main")
 	for range 5 {

@@ -63,6 +63,8 @@ type Ledger interface {
 	Find(ctx context.Context, q Query) (Found, error)
 	// OptOuts yields the changes to opted out at or after since, newest first.
 	OptOuts(ctx context.Context, since time.Time) iter.Seq2[OptOut, error]
+	// LastOptOut returns a number's newest change to opted out, or ErrNotFound.
+	LastOptOut(ctx context.Context, n phone.Number) (OptOut, error)
 	// Traffic yields what was sent and refused at or after since, by hour, sender and campaign, oldest first.
 	Traffic(ctx context.Context, since time.Time) iter.Seq2[Traffic, error]
 	// History yields every event that concerns a number, oldest first.

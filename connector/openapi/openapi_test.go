@@ -38,7 +38,7 @@ func TestEachRuleIsEnforced(t *testing.T) {
 		{"an operation named with an Apex word", "operationId: sendMessage", "operationId: Insert", `operationId "Insert"`},
 		{"two operations of one name", "operationId: getMessage", "operationId: sendmessage", "twice"},
 		{"a property without a type", "          type: string\n          description: The provider's error code.", "          description: The provider's error code.", "Message.code has no type"},
-		{"a fraction, which a Flow's number is not", "          type: integer\n          format: int64", "          type: number\n          format: double", "ConsentEvent.seq"},
+		{"a fraction, which a Flow's number is not", "          type: integer\n          format: int64", "          type: number\n          format: double", "Consent.next"},
 		{"an anonymous object", "          type: string\n          description: The provider's error code.", "          type: object\n          description: The provider's error code.", "Message.code is an object without a name"},
 		{"a list of lists", "          items:\n            type: string\n        account", "          items:\n            type: array\n            items:\n              type: string\n        account", "MessageRequest.media_urls is a list of lists"},
 		{"a deep tree", "          items:\n            $ref: '#/components/schemas/Decision'", "          items:\n            $ref: '#/components/schemas/Deep'\n    Deep:\n      type: object\n      description: x\n      properties:\n        a:\n          $ref: '#/components/schemas/Message'\n", "levels"},

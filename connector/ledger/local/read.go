@@ -387,6 +387,27 @@ func (l *Ledger) OptOuts(ctx context.Context, since time.Time) iter.Seq2[ledger.
 	}
 }
 
+// LastOptOut returns a number's newest change to opted out.
+func (l *Ledger) LastOptOut(ctx context.Context, n phone.Number) (o ledger.OptOut, err error) {
+	err = l.read(ctx, func(tx *bbolt.Tx) error {
+		prefix := be(n.Uint64())
+		c := tx.Bucket(bTrail).Cursor()
+		k, _ := c.Seek(be(n.Uint64() + 1))
+		if k == nil {
+			k, _ = c.Last()
+		} else {
+			k, _ = c.Prev()
+		}
+		for ; bytes.HasPrefix(k, prefix); k, _ = c.Prev() {
+			if ok, err := getJSON(tx, bOptOuts, k[len(prefix):], &o); ok || err != nil {
+				return err
+			}
+		}
+		return fmt.Errorf("opt-out of this number: %w", ledger.ErrNotFound)
+	})
+	return o, err
+}
+
 // Traffic yields what was sent and refused, by hour, sender and campaign.
 func (l *Ledger) Traffic(ctx context.Context, since time.Time) iter.Seq2[ledger.Traffic, error] {
 	first := be(uint64(max(since.Truncate(time.Hour).Unix(), 0)))

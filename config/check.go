@@ -90,6 +90,9 @@ func (c *checker) check() {
 	c.outboundMessages(accounts, crms)
 	c.consent()
 	c.schedule()
+	if m := cfg.Reports.MessageCost; !(m >= 0 && m <= 1000) {
+		c.problem("reports.message_cost", "is not a number from 0 to 1000", "0.0079 is what one message costs, in any currency")
+	}
 }
 
 func (c *checker) listeners() {

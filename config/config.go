@@ -59,6 +59,7 @@ type Config struct {
 	Consent          Consent           `yaml:"consent"`
 	Confirmations    Confirmations     `yaml:"confirmations"`
 	Schedule         Schedule          `yaml:"schedule"`
+	Reports          Reports           `yaml:"reports"`
 
 	root *node
 	src  *source
@@ -222,6 +223,11 @@ func (s Schedule) Location() *time.Location {
 		return l
 	}
 	return time.UTC
+}
+
+// Reports says what the reports of passes tell beside what they found.
+type Reports struct {
+	MessageCost float64 `yaml:"message_cost"` // of one message, in any currency; 0 says nothing of cost
 }
 
 func defaults() *Config {

@@ -98,6 +98,8 @@ func dumpValue(v reflect.Value, n *node) doc {
 			o.scalar = "{}"
 		case reflect.Int:
 			o.scalar = strconv.FormatInt(v.Int(), 10)
+		case reflect.Float64:
+			o.scalar = strconv.FormatFloat(v.Float(), 'f', -1, 64)
 		case reflect.Bool:
 			o.scalar = strconv.FormatBool(v.Bool())
 		default:

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -216,10 +217,11 @@ func reportsCommand(std stdio, o *options) *cobra.Command {
 		Short: "Show a report, by default the latest",
 		Args:  cobra.MaximumNArgs(1),
 		Example: `  heed reports show
-  heed reports show --format json | jq .pass.causes`,
+  heed reports show --format json | jq .pass.causes
+  heed reports show --format html > report.html`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
-			if format != "text" && format != "json" {
-				return usageError{fmt.Errorf("--format %q: want text or json", format)}
+			if !slices.Contains([]string{"text", "json", "csv", "html"}, format) {
+				return usageError{fmt.Errorf("--format %q: want text, json, csv or html", format)}
 			}
 			client, err := o.control(c.Context(), std)
 			if err != nil {
@@ -238,7 +240,7 @@ func reportsCommand(std stdio, o *options) *cobra.Command {
 			return err
 		},
 	}
-	show.Flags().StringVar(&format, "format", "text", "text or json")
+	show.Flags().StringVar(&format, "format", "text", "text, json, csv or html")
 	c.AddCommand(list, show)
 	return c
 }

@@ -50,12 +50,18 @@ type renderedReport struct {
 	Report string `json:"report"`
 }
 
-// render writes a pass as text or as JSON.
+// render writes a pass as text, json, csv or html.
 func (h *house) render(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, error], format string) error {
-	if format == "json" {
+	o := reconcile.TextOptions{Zone: h.cfg.Schedule.Location()}
+	switch format {
+	case "json":
 		return reconcile.JSON(w, p, corrections)
+	case "csv":
+		return reconcile.CSV(w, p, corrections)
+	case "html":
+		return reconcile.HTML(w, p, corrections, o)
 	}
-	return reconcile.Text(w, p, corrections, reconcile.TextOptions{Zone: h.cfg.Schedule.Location()})
+	return reconcile.Text(w, p, corrections, o)
 }
 
 // controlHandler serves the commands. ctx is the daemon's: what is long ends with it.

@@ -116,6 +116,7 @@ func openHouse(cfg *config.Config, d drivers, log *slog.Logger) (*house, error) 
 	h.passes = &reconcile.Runner{
 		Ledger: l, Accounts: passAccounts, CRMs: passCRMs, Inbox: h.inbox, Boxes: h.boxes, Times: h.times,
 		Region: cfg.Consent.DefaultRegion, Started: now(), Log: log, Now: now, OnPass: h.metrics.PassEnded,
+		Window: cfg.Campaigns.Window, Cost: cfg.Reports.MessageCost,
 	}
 	if cfg.Mode == config.Shadow {
 		h.passes.Boxes = nothing{}

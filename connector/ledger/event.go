@@ -364,6 +364,56 @@ type Pass struct {
 	Blocked    uint64         `json:"blocked,omitempty"`
 	Unknown    uint64         `json:"unknown,omitempty"`
 	Deliver    []string       `json:"deliver,omitempty"` // at its end: who is to get the report
+	Figures    *Figures       `json:"figures,omitempty"` // of full and manual passes: what happened since the one before
+}
+
+// Figures sum up what happened between two reports. They are computed from the events alone, once, and kept, so that a
+// report can be read after years.
+type Figures struct {
+	After uint64    `json:"after"` // events behind this sequence are counted …
+	UpTo  uint64    `json:"up_to"` // … up to this one
+	From  time.Time `json:"from,omitzero"`
+
+	OptOuts   int            `json:"opt_outs"`            // changes to opted out
+	Recovered int            `json:"recovered,omitempty"` // of them, read back from the provider's log because no webhook had brought them
+	Sent      int            `json:"sent"`                // messages that a provider took
+	Prevented map[string]int `json:"prevented,omitempty"` // messages that the gate did not let out, by reason
+	// InFlight are the sends that had begun when their number's opt-out was recorded and that may have reached the phone.
+	InFlight     []InFlight      `json:"in_flight,omitempty"`
+	InFlightMore int             `json:"in_flight_more,omitempty"` // beyond those that are listed
+	Clocks       []Clock         `json:"clocks,omitempty"`
+	Campaigns    []CampaignCount `json:"campaigns,omitempty"`
+	Window       time.Duration   `json:"window,omitempty"` // for which an opt-out is attributed to the message before it, nanoseconds
+	// What one message costs, in the operator's currency, 0 if it is not configured.
+	MessageCost float64 `json:"message_cost,omitempty"`
+}
+
+// InFlight is a send that an opt-out came too late for.
+type InFlight struct {
+	Message string       `json:"message"`
+	Number  phone.Number `json:"number"`
+	Started time.Time    `json:"started"` // when the attempt began
+	Stop    time.Time    `json:"stop"`    // when the opt-out was recorded
+	Ended   time.Time    `json:"ended"`   // when the provider's answer was recorded
+	Status  Status       `json:"status"`  // sent or unknown
+}
+
+// Clock says how long opt-outs took to have an effect somewhere.
+type Clock struct {
+	To    string        `json:"to"` // box, provider, confirmation
+	N     int           `json:"n"`
+	P50   time.Duration `json:"p50"` // nanoseconds
+	P95   time.Duration `json:"p95"`
+	Worst time.Duration `json:"worst"`
+	Limit string        `json:"limit,omitempty"` // what the law or the operator allows, for people
+	Late  int           `json:"late"`            // of N, beyond the limit
+}
+
+// CampaignCount is what one campaign sent, and the opt-outs that are attributed to it.
+type CampaignCount struct {
+	Campaign string `json:"campaign"` // "" is no campaign
+	Sent     int    `json:"sent"`
+	OptOuts  int    `json:"opt_outs"`
 }
 
 // maxID bounds, in bytes, everything by which engines look things up. Provider ids, idempotency keys and names are far

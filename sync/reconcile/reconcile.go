@@ -88,6 +88,8 @@ type Runner struct {
 	Backfill time.Duration // how far the first pass looks back in a provider's log; 7 days if 0
 	Log      *slog.Logger
 	Now      func() time.Time
+	Window   time.Duration     // for which an opt-out is attributed to the message before it
+	Cost     float64           // of one message, for the report; 0 if not known
 	Shadow   bool              // mode: shadow; boxes stay owed, and the report says so
 	OnPass   func(ledger.Pass) // called after each pass that came to its end, recorded or not; may be nil
 
@@ -404,6 +406,11 @@ func (p *pass) end(ctx context.Context) error {
 	}
 	if s.Quarantine > 0 {
 		p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("Webhooks that were genuine but could not be understood, since the beginning: %d.", s.Quarantine))
+	}
+	if p.opts.Kind != Incremental {
+		if p.pass.Figures, err = p.figures(ctx, s.Head); err != nil {
+			return err
+		}
 	}
 	if !p.opts.DryRun {
 		// A source that is down would fill the ledger with a report a minute: the same failure is recorded once.

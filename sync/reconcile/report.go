@@ -146,6 +146,9 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 			say("  … and %d more", n-limit)
 		}
 	}
+	if p.Figures != nil {
+		figuresText(p.Figures, zone, say)
+	}
 	heading := "\nCounts"
 	tell := func(n int, text string) {
 		if heading != "" {
@@ -176,6 +179,99 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 		say("          Keep this line outside heed: it proves that nothing before it was changed (heed verify).")
 	}
 	return b.Flush()
+}
+
+// figuresText writes what happened since the report before.
+func figuresText(f *ledger.Figures, zone *time.Location, say func(string, ...any)) {
+	at := func(t time.Time) string { return t.In(zone).Format("2006-01-02 15:04:05 MST") }
+	exact := func(t time.Time) string { return t.In(zone).Format("2006-01-02 15:04:05.000 MST") }
+	say("")
+	if f.From.IsZero() {
+		say("Since the beginning, up to event %d", f.UpTo)
+	} else {
+		say("Since the report before (%s), events %d to %d", at(f.From), f.After+1, f.UpTo)
+	}
+	say("  %8d  opt-outs, %d of them recovered from the provider's log", f.OptOuts, f.Recovered)
+	say("  %8d  messages sent", f.Sent)
+	line := fmt.Sprintf("  %8d  messages not sent", notSent(f))
+	if f.MessageCost > 0 {
+		line += fmt.Sprintf(", which would have cost %.2f", float64(notSent(f))*f.MessageCost)
+	}
+	say("%s", line)
+	for _, reason := range byCount(f.Prevented) {
+		say("  %8d    %s", f.Prevented[reason], reason)
+	}
+	for _, c := range f.Clocks {
+		say("  %8d  opt-outs reached the %s: half within %s, 95 %% within %s, the slowest in %s%s", c.N, clockName(c.To), short(c.P50), short(c.P95), short(c.Worst), late(c))
+	}
+	say("  %8d  sends were under way when their number opted out%s", len(f.InFlight)+f.InFlightMore, inFlightNote)
+	for _, x := range f.InFlight {
+		say("              %s to %s: begun %s, opt-out recorded %s, %s", x.Message, x.Number.Masked(), exact(x.Started), exact(x.Stop), x.Status)
+	}
+	if f.InFlightMore > 0 {
+		say("              … and %d more", f.InFlightMore)
+	}
+	if len(f.Campaigns) > 0 {
+		say("  Opt-outs by campaign: %s.", attribution(f))
+		for _, c := range f.Campaigns {
+			say("  %8d  of %d messages: %s", c.OptOuts, c.Sent, campaignName(c))
+		}
+	}
+}
+
+const inFlightNote = "; their bytes had left before it was recorded, and they may have arrived"
+
+// attribution states the method wherever its figures are shown.
+func attribution(f *ledger.Figures) string {
+	return fmt.Sprintf("an opt-out counts for the campaign of the last message that was sent to the number, if that was at most %s before", short(f.Window))
+}
+
+func campaignName(c ledger.CampaignCount) string {
+	if c.Campaign == "" {
+		return "(no campaign)"
+	}
+	return plain(c.Campaign, 80)
+}
+
+func clockName(to string) string {
+	switch to {
+	case toBox:
+		return "boxes"
+	case toProvider:
+		return "provider's own list"
+	case toConfirmation:
+		return "person as a confirmation"
+	}
+	return to
+}
+
+func late(c ledger.Clock) string {
+	if c.Limit == "" {
+		return ""
+	}
+	return fmt.Sprintf("; %d later than %s", c.Late, c.Limit)
+}
+
+// short writes a duration in its two largest units.
+func short(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	case d < 48*time.Hour:
+		h, m, sec := int(d.Hours()), int(d.Round(time.Second).Minutes())%60, int(d.Round(time.Second).Seconds())%60
+		switch {
+		case h > 0 && m > 0:
+			return fmt.Sprintf("%dh %dm", h, m)
+		case h > 0:
+			return fmt.Sprintf("%dh", h)
+		case sec > 0:
+			return fmt.Sprintf("%dm %ds", m, sec)
+		}
+		return fmt.Sprintf("%dm", m)
+	}
+	return fmt.Sprintf("%d days", d.Round(time.Hour)/(24*time.Hour))
 }
 
 func result(c ledger.Correction) string {
@@ -244,6 +340,68 @@ type jsonPass struct {
 	Results    map[string]int `json:"results"`
 	Totals     jsonTotals     `json:"totals"`
 	Anchor     jsonAnchor     `json:"anchor"`
+	Figures    *jsonFigures   `json:"figures,omitempty"`
+}
+
+type jsonFigures struct {
+	After       uint64         `json:"after"`
+	UpTo        uint64         `json:"up_to"`
+	From        *time.Time     `json:"from"` // null: since the beginning
+	OptOuts     int            `json:"opt_outs"`
+	Recovered   int            `json:"recovered"`
+	Sent        int            `json:"sent"`
+	NotSent     int            `json:"not_sent"`
+	Prevented   map[string]int `json:"prevented"`
+	MessageCost float64        `json:"message_cost,omitempty"`
+	InFlight    []jsonInFlight `json:"in_flight"`
+	InFlightAll int            `json:"in_flight_total"`
+	Clocks      []jsonClock    `json:"clocks"`
+	Attribution string         `json:"attribution"` // how opt-outs are counted for campaigns
+	Campaigns   []jsonCampaign `json:"campaigns"`
+}
+
+type jsonInFlight struct {
+	Message string    `json:"message"`
+	Number  string    `json:"number"` // masked
+	Started time.Time `json:"started"`
+	Stop    time.Time `json:"stop"`
+	Ended   time.Time `json:"ended"`
+	Status  string    `json:"status"`
+}
+
+type jsonClock struct {
+	To    string  `json:"to"`
+	N     int     `json:"n"`
+	P50   float64 `json:"p50_seconds"`
+	P95   float64 `json:"p95_seconds"`
+	Worst float64 `json:"worst_seconds"`
+	Limit string  `json:"limit,omitempty"`
+	Late  int     `json:"late"`
+}
+
+type jsonCampaign struct {
+	Campaign string `json:"campaign"`
+	Sent     int    `json:"sent"`
+	OptOuts  int    `json:"opt_outs"`
+}
+
+func figuresJSON(f *ledger.Figures) *jsonFigures {
+	if f == nil {
+		return nil
+	}
+	out := &jsonFigures{After: f.After, UpTo: f.UpTo, From: orNull(f.From), OptOuts: f.OptOuts, Recovered: f.Recovered, Sent: f.Sent, NotSent: notSent(f),
+		Prevented: orEmpty(f.Prevented), MessageCost: f.MessageCost, InFlight: []jsonInFlight{}, InFlightAll: len(f.InFlight) + f.InFlightMore,
+		Clocks: []jsonClock{}, Attribution: attribution(f), Campaigns: []jsonCampaign{}}
+	for _, x := range f.InFlight {
+		out.InFlight = append(out.InFlight, jsonInFlight{x.Message, x.Number.Masked(), x.Started, x.Stop, x.Ended, string(x.Status)})
+	}
+	for _, c := range f.Clocks {
+		out.Clocks = append(out.Clocks, jsonClock{c.To, c.N, c.P50.Seconds(), c.P95.Seconds(), c.Worst.Seconds(), c.Limit, c.Late})
+	}
+	for _, c := range f.Campaigns {
+		out.Campaigns = append(out.Campaigns, jsonCampaign(c))
+	}
+	return out
 }
 
 type jsonNumbers struct {
@@ -295,7 +453,7 @@ func JSON(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 		Numbers: jsonNumbers{p.Counts[numbersOut], p.Counts[numbersSettled], p.Counts[numbersWaiting], p.Counts[numbersParked]},
 		Counts:  orEmpty(counts), Causes: orEmpty(p.Causes), Results: orEmpty(p.Results),
 		Totals: jsonTotals{p.Inbound, p.OptOuts, p.Blocked, p.Unknown, p.Owed, p.Parked},
-		Anchor: jsonAnchor{p.HeadSeq, p.Head},
+		Anchor: jsonAnchor{p.HeadSeq, p.Head}, Figures: figuresJSON(p.Figures),
 	})
 	if err != nil {
 		return err

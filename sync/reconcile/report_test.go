@@ -58,11 +58,17 @@ func TestReports(t *testing.T) {
 	busy.Owed, busy.Parked, busy.Unknown = 3, 1, 2
 	busy.Error = "the messages that twilio sent could not be read in full: provider: throttled (HTTP 429)\nanother source"
 	busy.Notes = []string{"salesforce: 1 of the records read have the box ticked but no phone number that can be read."}
+	busy.Figures = &ledger.Figures{After: 400, UpTo: 512, From: minute(-1440), OptOuts: 7, Recovered: 1, Sent: 420, Window: 72 * time.Hour, MessageCost: 0.0079,
+		Prevented: map[string]int{"opted_out": 31, "held_for_review": 2, "crm_opt_out": 2},
+		InFlight:  []ledger.InFlight{{Message: "msg_1", Number: ada, Started: minute(-30), Stop: minute(-30).Add(20 * time.Millisecond), Ended: minute(-30).Add(time.Second), Status: ledger.StatusSent}}, InFlightMore: 2,
+		Clocks: []ledger.Clock{{To: toBox, N: 6, P50: 400 * time.Millisecond, P95: 2500 * time.Millisecond, Worst: 15 * 24 * time.Hour, Limit: "10 business days", Late: 1},
+			{To: toProvider, N: 1, P50: 90 * time.Second, P95: 90 * time.Second, Worst: 90 * time.Second}, {To: toConfirmation, N: 5, P50: time.Second, P95: 3 * time.Minute, Worst: 3 * time.Minute, Limit: "5 minutes"}},
+		Campaigns: []ledger.CampaignCount{{Campaign: "", Sent: 20, OptOuts: 2}, {Campaign: "=spring<script>", Sent: 400, OptOuts: 5}}}
 	key := func(id string) *crm.Key { return &crm.Key{Object: "Contact", ID: id} }
 	found := []ledger.Correction{
 		{Cause: Unticked, Action: tick, CRM: "salesforce", Record: key("003A"), Number: ada, By: "Ann Lee", ByAt: minute(-5), Result: "done", ResultAt: minute(2), Seq: 500, Detail: "The box was not ticked, although " + ada.Masked() + " opted out by texting STOP."},
 		{Cause: MissedWebhook, Action: optOut, Account: "twilio", Number: bob, ByAt: minute(-90), Result: "done", Seq: 501, Detail: bob.Masked() + " texted STOP."},
-		{Cause: Unticked, Action: tick, CRM: "salesforce", Record: key("003B"), Number: bob, By: "Mal\x1b[31mory\n\u202eeve", ByAt: minute(-4), Result: "parked", Text: "Ask compliance first", Seq: 502, Detail: "The box was not ticked."},
+		{Cause: Unticked, Action: tick, CRM: "salesforce", Record: key("003B"), Number: bob, By: "Mal\x1b[31mory\n\u202eeve<script>alert(1)</script>", ByAt: minute(-4), Result: "parked", Text: "=HYPERLINK(\"http://evil.example\") Ask compliance first", Seq: 502, Detail: "The box was not ticked."},
 		{Cause: Unticked, Action: tick, CRM: "salesforce", Record: key("003C"), Number: bob, Seq: 503, Detail: "The box was not ticked."},
 		{Cause: "of_a_newer_heed", Action: none, Result: "done", Seq: 504, Detail: "Something else."},
 	}
@@ -84,7 +90,33 @@ func TestReports(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			golden(t, name+".txt", func(w io.Writer) error { return Text(w, c.pass, each(c.found), c.o) })
 			golden(t, name+".json", func(w io.Writer) error { return JSON(w, c.pass, each(c.found)) })
+			golden(t, name+".html", func(w io.Writer) error { return HTML(w, c.pass, each(c.found), c.o) })
+			golden(t, name+".csv", func(w io.Writer) error { return CSV(w, c.pass, each(c.found)) })
 		})
+	}
+}
+
+// Other people's texts are in these files. They must neither run, nor reorder a line, nor be a formula.
+func TestHostileTextsAreHarmlessInEachFormat(t *testing.T) {
+	for _, name := range []string{"busy.html", "busy.csv", "busy.txt", "busy.json"} {
+		b, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, bad := range []string{"\x1b", "\u202e", "\n=", ",=", "+1206555", "<script>alert"} {
+			if strings.Contains(string(b), bad) && !(strings.HasSuffix(name, ".txt") && bad == "<script>alert") && !(strings.HasSuffix(name, ".csv") && bad == "<script>alert") && !(strings.HasSuffix(name, ".json") && bad == "\u202e") {
+				t.Errorf("%s holds %q", name, bad)
+			}
+		}
+	}
+	b, err := os.ReadFile(filepath.Join("testdata", "busy.html"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, outside := range []string{"src=", "href=", "url(", "@import", "<script", "<link"} {
+		if strings.Contains(string(b), outside) {
+			t.Errorf("the page is not self-contained: %q", outside)
+		}
 	}
 }
 
@@ -96,6 +128,12 @@ func TestAReportWhoseCorrectionsCannotBeReadFails(t *testing.T) {
 	}
 	if err := JSON(io.Discard, p, broken); err == nil {
 		t.Error("json")
+	}
+	if err := HTML(io.Discard, p, broken, TextOptions{}); err == nil {
+		t.Error("html")
+	}
+	if err := CSV(io.Discard, p, broken); err == nil {
+		t.Error("csv")
 	}
 	if s := plain(strings.Repeat("é", 10), 3); s != "ééé…" {
 		t.Error(s)

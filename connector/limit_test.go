@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -172,6 +173,11 @@ func TestARequestBeyondTheKeysLimitIsAnswered429WithRetryAfter(t *testing.T) {
 	c.Pass(time.Second)
 	if w := r.request("POST", "/v1/decisions", "k-read", `{"numbers":["1"]}`); w.Code != http.StatusOK {
 		t.Errorf("a second later: HTTP %d", w.Code)
+	}
+	scrape := httptest.NewRecorder()
+	r.server.AdminHandler(nil).ServeHTTP(scrape, httptest.NewRequest("GET", "/metrics", nil))
+	if !strings.Contains(scrape.Body.String(), `heed_throttled_total{by="key"} 1`) {
+		t.Error("the refusal is not counted")
 	}
 }
 

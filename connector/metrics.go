@@ -2,6 +2,7 @@ package connector
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,7 @@ type Metrics struct {
 	writes    *prometheus.CounterVec
 	stopToBox prometheus.Histogram
 	toAnswer  *prometheus.HistogramVec
+	throttled *prometheus.CounterVec
 	passes    *prometheus.CounterVec
 	lastPass  *prometheus.GaugeVec
 }
@@ -43,12 +45,13 @@ func NewMetrics(l ledger.Ledger, version string) *Metrics {
 			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 15, 60, 300, 3600, 86400}}),
 		toAnswer: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "heed_answer_seconds", Help: "From a reply to heed's own text for it, by kind: stop, start, help. A confirmation has five minutes.",
 			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 15, 60, 300}}, []string{"kind"}),
-		passes:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "heed_passes_total", Help: "Reconciliation passes, by kind and result: ok or partial."}, []string{"kind", "result"}),
-		lastPass: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "heed_last_pass_timestamp_seconds", Help: "When the last complete pass of a kind ended."}, []string{"kind"}),
+		throttled: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "heed_throttled_total", Help: "Requests answered 429, by whose limit was used up: key or account."}, []string{"by"}),
+		passes:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "heed_passes_total", Help: "Reconciliation passes, by kind and result: ok or partial."}, []string{"kind", "result"}),
+		lastPass:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "heed_last_pass_timestamp_seconds", Help: "When the last complete pass of a kind ended."}, []string{"kind"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "heed_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version}})
 	build.Set(1)
-	m.registry.MustRegister(m.webhooks, m.ackTime, m.inbound, m.decisions, m.sends, m.writes, m.stopToBox, m.toAnswer, m.passes, m.lastPass, build,
+	m.registry.MustRegister(m.webhooks, m.ackTime, m.inbound, m.decisions, m.sends, m.writes, m.stopToBox, m.toAnswer, m.throttled, m.passes, m.lastPass, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), ledgerCollector{l})
 	return m
 }
@@ -111,6 +114,18 @@ func (m *Metrics) answered(kind string, took time.Duration) {
 	if m != nil {
 		m.toAnswer.WithLabelValues(kind).Observe(took.Seconds())
 	}
+}
+
+// Throttled counts a request that is refused with 429.
+func (m *Metrics) Throttled(e *TooManyError) {
+	if m == nil {
+		return
+	}
+	by := "key"
+	if strings.HasPrefix(e.What, "account") {
+		by = "account"
+	}
+	m.throttled.WithLabelValues(by).Inc()
 }
 
 // PassEnded counts a reconciliation pass.

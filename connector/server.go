@@ -254,6 +254,10 @@ func (s *Server) authorized(right Right, limit int64, fn func(w http.ResponseWri
 		}()
 		if err != nil {
 			p := problemOf(err)
+			var many *TooManyError
+			if errors.As(err, &many) {
+				s.Metrics.Throttled(many)
+			}
 			if p.Status >= 500 {
 				s.Log.Error("request failed", "route", r.Pattern, "error", err)
 			}

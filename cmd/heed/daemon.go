@@ -250,7 +250,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 
 // routes are the ways in that speak another system's language: Twilio's API and Salesforce's outbound messages.
 func (d *daemon) routes(srv *connector.Server) func(mux *http.ServeMux) {
-	twilio := &dropin.Handler{Gate: d.gate, Ledger: d.ledger, Key: srv.Keys.Find, Limits: d.limits, Log: d.log, AllowPrivate: d.cfg.Callbacks.AllowPrivate}
+	twilio := &dropin.Handler{Gate: d.gate, Ledger: d.ledger, Key: srv.Keys.Find, Limits: d.limits, Metrics: d.metrics, Log: d.log, AllowPrivate: d.cfg.Callbacks.AllowPrivate}
 	for _, a := range d.accounts {
 		twilio.Accounts = append(twilio.Accounts, a.Name)
 	}

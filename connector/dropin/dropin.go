@@ -91,7 +91,8 @@ type Handler struct {
 	Key func(secret string) (connector.Key, bool)
 	// Accounts are the names of the configured accounts. The first one is the default.
 	Accounts []string
-	Limits   *connector.Limits // of each API key; nil for none
+	Limits   *connector.Limits  // of each API key; nil for none
+	Metrics  *connector.Metrics // may be nil
 	Log      *slog.Logger
 	Now      func() time.Time // time.Now if nil
 	// AllowPrivate lets callbacks name addresses within heed's own network; see NewClient.
@@ -141,6 +142,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			var many *connector.TooManyError
 			if errors.As(err, &many) {
 				wait = many.RetryAfterSeconds()
+				h.Metrics.Throttled(many)
 			}
 			w.Header().Set("Retry-After", strconv.Itoa(wait))
 		}

@@ -86,6 +86,7 @@ func (o *Org) Probe(ctx context.Context) []crm.Finding {
 	for _, obj := range o.objects {
 		o.probeObject(ctx, obj, ok, bad)
 	}
+	o.probeLeadMapping(ctx, ok, bad)
 	if used, max := o.APIUsage(); max > 0 {
 		if used*100 >= max*budgetWarning {
 			bad("find the integration that spends them in Setup, Company Information, API Requests; heed waits when the allocation is used up",

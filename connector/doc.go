@@ -17,6 +17,15 @@
 //
 // Around them: [Server] is the HTTP side, with one listener for the internet and one for the operator.
 //
+// # Sends that were in flight at a STOP
+//
+// A request whose bytes have left cannot be called back. Which ones those were can be told from the events alone: of a
+// number's opt-out, the sends with Outcome.StartedAt ≤ the opt-out's At < the Outcome's own At, and a status of sent or
+// unknown. StartedAt is when the attempt began, on every outcome of one: sent, unknown, failed, refused by the provider,
+// and prevented. (A prevented send is blocked, or failed where a START followed at once; none of its bytes left.) Where
+// heed was killed before the outcome, StartedAt is when the attempt was recorded as about to be made. It is zero on one
+// kind of outcome: that of a message that waited and was never attempted (Outcome.Of).
+//
 // # What it is not
 //
 // It knows no provider and no CRM (those are drivers, below sms and crm), stores nothing itself (package ledger), and

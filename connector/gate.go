@@ -328,6 +328,7 @@ func (g *Gate) Abandoned(ctx context.Context, before time.Time) (int, error) {
 		// An id of its own: should the outcome become known after all, it must not be taken for a repetition of this.
 		e := ledger.Event{Kind: ledger.KindOutcome, ID: "lost/" + m.ID, At: g.Now().UTC(), Number: m.To, Outcome: &ledger.Outcome{
 			Message: m.ID, Status: ledger.StatusUnknown, Error: "heed stopped while it was being sent; it may have been sent",
+			StartedAt: m.UpdatedAt, // when it was recorded that it would be attempted: no attempt was earlier
 		}}
 		if _, err := g.Ledger.Append(ctx, e); err != nil {
 			return n, err

@@ -148,6 +148,103 @@ func TestAMessageIsEitherTakenBackOrSent(t *testing.T) {
 	}
 }
 
+// outcome returns the one outcome of a message, as it is in the ledger.
+func (r *rig) outcome(m ledger.Message) (found ledger.Event) {
+	r.t.Helper()
+	for e, err := range r.ledger.History(r.t.Context(), m.To) {
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if e.Outcome != nil && e.Outcome.Message == m.ID {
+			if found.Outcome != nil {
+				r.t.Errorf("two outcomes of one message: %+v %+v", *found.Outcome, *e.Outcome)
+			}
+			found = e
+		}
+	}
+	if found.Outcome == nil {
+		r.t.Fatalf("no outcome of %s", m.ID)
+	}
+	return found
+}
+
+func TestEveryOutcomeSaysWhenItsAttemptBegan(t *testing.T) {
+	r := newRig(t)
+	now := time.Now()
+	r.gate.Now = func() time.Time { now = now.Add(time.Second); return now }
+	for _, c := range []struct {
+		name    string
+		prepare func()
+		want    ledger.Status
+	}{
+		{"sent", func() {}, ledger.StatusSent},
+		{"unknown", func() { r.provider.LoseNextAnswers(1) }, ledger.StatusUnknown},
+		{"failed", func() { r.provider.FailNext(&sms.Error{Class: sms.Rejected, Text: "no"}) }, ledger.StatusFailed},
+		{"throttled", func() { r.provider.FailNext(&sms.Error{Class: sms.Throttled, Text: "busy"}) }, ledger.StatusFailed},
+		{"refused by the provider", func() { r.provider.OptOut(ada.String()) }, ledger.StatusBlocked},
+	} {
+		c.prepare()
+		m := r.send(ada.String())
+		if e := r.outcome(m); e.Outcome.Status != c.want || e.Outcome.StartedAt.Before(m.CreatedAt) || !e.Outcome.StartedAt.Before(e.At) {
+			t.Errorf("%s: opened %s, %+v at %s", c.name, m.CreatedAt, *e.Outcome, e.At)
+		}
+	}
+	// Somebody killed heed in the middle: nobody knows more than when it was about to begin.
+	lost, _, err := r.ledger.Open(t.Context(), ledger.Message{ID: "msg_lost", To: phone.MustParse("+12065550143"), Body: "x", Account: "main", CreatedAt: r.gate.Now().UTC()},
+		consent.Decision{Verdict: consent.Allow, Reason: consent.OK})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.gate.Abandoned(t.Context(), r.gate.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if e := r.outcome(lost); e.Outcome.Status != ledger.StatusUnknown || !e.Outcome.StartedAt.Equal(lost.CreatedAt) || !e.Outcome.StartedAt.Before(e.At) {
+		t.Errorf("lost: opened %s, %+v at %s", lost.CreatedAt, *e.Outcome, e.At)
+	}
+}
+
+// The rule in the package's documentation, on a send whose bytes had left and on one whose bytes had not.
+func TestASendInFlightAtAStopCanBeToldFromTheEvents(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		hold func(*smstest.Memory) *smstest.Hold
+		// A provider in memory has no headers to write: its requests are cut short, and what it had taken is unknown.
+		want ledger.Status
+	}{
+		{"left", (*smstest.Memory).HoldAnswers, ledger.StatusUnknown},
+		{"prevented", (*smstest.Memory).HoldRequests, ledger.StatusBlocked},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			h := c.hold(r.provider)
+			defer h.Release()
+			sent := make(chan ledger.Message, 1)
+			go func() {
+				m, _, err := r.gate.Send(t.Context(), connector.Send{To: ada.String(), Body: "hello"})
+				if err != nil {
+					t.Error(err)
+				}
+				sent <- m
+			}()
+			<-h.Waiting
+			r.text(ada, "STOP")
+			e := r.outcome(<-sent)
+			var stop time.Time
+			for e, err := range r.ledger.History(t.Context(), ada) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e.Inbound != nil {
+					stop = e.At
+				}
+			}
+			if e.Outcome.Status != c.want || e.Outcome.StartedAt.After(stop) || e.At.Before(stop) {
+				t.Errorf("started %s, stopped %s, %s at %s", e.Outcome.StartedAt, stop, e.Outcome.Status, e.At)
+			}
+		})
+	}
+}
+
 // hanging is an account that does not answer until it is let go.
 type hanging struct {
 	*smstest.Memory

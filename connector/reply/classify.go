@@ -117,7 +117,11 @@ func (c *Classifier) behindExact(text string, s *scratch) Result {
 			return r
 		}
 	}
-	return x.run()
+	r := x.run()
+	if r.Rule == "none" && len(s.ids) > 1 && resemblance.score(m.tok, s.ids) >= resemblance.least {
+		return Result{Hold, "resembles", ""}
+	}
+	return r
 }
 
 // newMatcher returns a matcher for the words in s.ids, working in s.
@@ -173,7 +177,33 @@ func (c *Classifier) oneWord(w []byte, t *token) (Result, bool) {
 	if k, ok := c.misspelt(w); ok {
 		return Result{OptOut, "typo", k}, true
 	}
+	if k, ok := like(w, t); ok {
+		return Result{Hold, "typo", k}, true
+	}
 	return Result{}, false
+}
+
+// like reports whether a word that is no word of the vocabulary could be a keyword all the same: one letter off a short
+// one, up to three off a long one. Too far to opt out, and too near to pass by when it is all that somebody writes.
+func like(w []byte, t *token) (keyword string, ok bool) {
+	if t.script != latin || t.flags&hasDigit != 0 || !ascii(w) || len(w) < 4 || len(w) > 20 {
+		return "", false
+	}
+	if _, known := lang.ids[string(w)]; known {
+		return "", false
+	}
+	for _, k := range typoWords {
+		off := 1
+		if len(k) >= 9 {
+			off = 3
+		} else if len(k) >= 7 {
+			off = 2
+		}
+		if len(k) >= 4 && len(w) >= len(k)-off && len(w) <= len(k)+off && distance(w, k) <= off {
+			return k, true
+		}
+	}
+	return "", false
 }
 
 // pieces judges a keyword that was written in pieces: "sto p", "un subscribe".

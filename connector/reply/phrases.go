@@ -775,6 +775,28 @@ var phrases = []phrase{
 		"!удалите|отпишите меня|мои|номер",
 		"!отписаться|отпишите|отпишись",
 	}},
+	{"phrase", opts, []string{
+		"way|how|can|could|would to|do|i|you|we|one* make these|those|this|them|@texts !stop|disappear",
+		"way|how|can|could|would to|do|i|you|we|one* make these|those|this|them|@texts !go away",
+		"!no|without more|further _? texts|text|messages|reminders|alerts|notifications|promos|ads please|pls|thanks|needed|$",
+		"!silence|mute|hush these|those|this|your @mail? please|forever|pls|$",
+		"{dont} never get|see|receive another|one more? of these|those",
+		"!never get|got|see|saw|receive|received|want another|any one? of these|those|your",
+		"^ !discontinue|terminate|end|stop|cancel this service $",
+		"no need|reason to !keep|have me|us|my number* on|in here|there|your|the|this",
+		"!cross|scratch|strike|drop|scrub me|us off|out $",
+		"dejar de !recibir|recibirlos", "!dejar de recibir", "como hago|puedo|le para|hago* !dejar|cancelar|salir de?",
+		"nicht mehr !bekommen|erhalten|kriegen|haben $", "!kein|keine weiteren? @de_mail",
+		"{nowant} want|wish|care|like to? !participate|subscribe|continue in|with|to your|these|this|the? @texts|@list|program",
+	}},
+	{"phrase", holds, []string{
+		"!sick|tired|fed|weary and|of|up|with|tired* getting|receiving|seeing|hearing|this|these|those|your|@mail",
+		"^ !get lost|bent|stuffed", "!take the hint|message", "^ for the last|th|100th|10th|umpteenth|millionth time !no $",
+		"my|a|our !attorney|lawyer|solicitor", "^^ im|i|am !out $$", "can|may|please|could|to !drop|forget|skip us|me $",
+		"{dont} !use it|this for this|that|these", "^ !lose it $", "but|please|now !lose it $",
+		"^^ !out|erase|silence|mute|decline|declined|refuse|refused|opt|disable|deactivate|purge|drop|kill|dismiss|reject|rejected|void $$",
+		"^^ i !quit $$", "^^ !leave me|us|alone|already $$", "^^ please !no $$", "^^ !over and out $$",
+	}},
 }
 
 // ordinary are frequent words that no typo rule may read as a keyword.

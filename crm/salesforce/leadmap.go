@@ -55,7 +55,7 @@ func (o *Org) leadMapping(ctx context.Context) (map[string]string, error) {
 		`<env:Body><m:readMetadata><m:type>LeadConvertSettings</m:type><m:fullNames>LeadConvertSettings</m:fullNames></m:readMetadata></env:Body></env:Envelope>`
 	a, err := o.once(ctx, s, http.MethodPost, "/services/Soap/m/"+strings.TrimPrefix(o.version, "v"), []byte(body), "Content-Type", "text/xml; charset=utf-8", "SOAPAction", `""`, "Accept", "text/xml")
 	if err != nil {
-		return nil, errors.New("Salesforce did not answer")
+		return nil, errors.New("no answer")
 	}
 	if a.status != http.StatusOK {
 		return nil, fmt.Errorf("the Metadata API answered HTTP %d %s", a.status, faultOf(a.body))

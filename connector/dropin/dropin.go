@@ -43,7 +43,8 @@
 //
 // All other parameters are ignored, as Twilio ignores those that it does not know. From may be missing, then the
 // account's own sender is used; it goes before MessagingServiceSid, which is passed on as the sender. A list shows
-// sent messages and no inbound ones. A page costs a walk over everything that is newer. The header Idempotency-Key or
+// sent messages and no inbound ones. A page goes on where the one before ended, and a list of one To reads that number's
+// history; what else a filter leaves out, and the way back to an earlier page, is walked over. The header Idempotency-Key or
 // I-Twilio-Idempotency-Token makes a repeated request harmless. Media are listed as a subresource but not served.
 //
 // Facts about the protocol come from these pages below https://www.twilio.com/docs: messaging/api/message-resource,
@@ -68,6 +69,7 @@ import (
 
 	"github.com/heed-sms/heed/connector"
 	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/sms/phone"
 )
 
 const (
@@ -86,6 +88,8 @@ type Handler struct {
 	Ledger interface {
 		Message(ctx context.Context, id string) (ledger.Message, error)
 		Messages(ctx context.Context, status ledger.Status) iter.Seq2[ledger.Message, error]
+		MessagesBefore(ctx context.Context, id string) iter.Seq2[ledger.Message, error]
+		History(ctx context.Context, n phone.Number) iter.Seq2[ledger.Event, error]
 	}
 	// Key returns the API key with a secret, in a time that does not tell how near a wrong one was.
 	Key func(secret string) (connector.Key, bool)

@@ -16,6 +16,7 @@ import (
 
 // hourly is a ledger with one message an hour, back to the beginning of time.
 type hourly struct {
+	ledger.Ledger
 	newest time.Time
 	read   *int
 }
@@ -25,8 +26,20 @@ func (hourly) Message(context.Context, string) (ledger.Message, error) {
 }
 
 func (l hourly) Messages(context.Context, ledger.Status) iter.Seq2[ledger.Message, error] {
+	return l.from(l.newest)
+}
+
+func (l hourly) MessagesBefore(_ context.Context, id string) iter.Seq2[ledger.Message, error] {
+	var unix int64
+	if _, err := fmt.Sscanf(id, "msg_%x", &unix); err != nil {
+		panic(err)
+	}
+	return l.from(time.Unix(unix, 0).UTC().Add(-time.Hour))
+}
+
+func (l hourly) from(newest time.Time) iter.Seq2[ledger.Message, error] {
 	return func(yield func(ledger.Message, error) bool) {
-		for at := l.newest; at.Year() > 2000; at = at.Add(-time.Hour) {
+		for at := newest; at.Year() > 2000; at = at.Add(-time.Hour) {
 			*l.read++
 			if !yield(ledger.Message{ID: fmt.Sprintf("msg_%032x", at.Unix()), Account: "main", CreatedAt: at}, nil) {
 				return
@@ -35,9 +48,27 @@ func (l hourly) Messages(context.Context, ledger.Status) iter.Seq2[ledger.Messag
 	}
 }
 
+func TestAPageDoesNotReadThePagesBeforeIt(t *testing.T) {
+	read := 0
+	h := &Handler{Ledger: hourly{newest: time.Date(2026, 3, 14, 9, 0, 0, 0, time.UTC), read: &read}, Accounts: []string{"main"}}
+	uri, last := "/?PageSize=10", time.Time{}
+	for number := range 20 {
+		read = 0
+		page, err := h.list(call{Request: httptest.NewRequestWithContext(t.Context(), "GET", uri, nil), account: "main"})
+		if err != nil || len(page.Messages) != 10 || page.NextPageURI == nil || read != 11 {
+			t.Fatalf("page %d: %d messages read, %+v, %v", number, read, page, err)
+		}
+		at, err := time.Parse(time.RFC1123Z, *page.Messages[0].DateCreated)
+		if err != nil || number > 0 && !at.Equal(last.Add(-10*time.Hour)) {
+			t.Fatalf("page %d begins at %s after %s: %v", number, at, last, err)
+		}
+		uri, last = *page.NextPageURI, at
+	}
+}
+
 func TestAPollForRecentMessagesDoesNotReadTheWholeLedger(t *testing.T) {
 	read := 0
-	h := &Handler{Ledger: hourly{time.Date(2026, 3, 14, 9, 0, 0, 0, time.UTC), &read}, Accounts: []string{"main"}}
+	h := &Handler{Ledger: hourly{newest: time.Date(2026, 3, 14, 9, 0, 0, 0, time.UTC), read: &read}, Accounts: []string{"main"}}
 	r := httptest.NewRequestWithContext(t.Context(), "GET", "/?DateSent%3E=2026-03-13", nil)
 	page, err := h.list(call{Request: r, account: "main"})
 	if err != nil || len(page.Messages) != 34 || read > 34+25 {

@@ -1,12 +1,17 @@
 package dropin
 
 import (
+	"context"
+	"errors"
+	"iter"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/sms/phone"
 )
 
 const (
@@ -121,8 +126,11 @@ func (h *Handler) list(c call) (*pageJSON, error) {
 	}
 	// One more than the page holds tells whether there is another page.
 	var found []ledger.Message
-	at := q.token == "" // the walk is past the token's message
-	for m, err := range h.Ledger.Messages(c.Context(), "") {
+	messages, at := h.walk(c.Context(), q) // at: the walk is past the token's message
+	for m, err := range messages {
+		if q.id != "" && at && errors.Is(err, ledger.ErrNotFound) {
+			return nil, badRequest(20001, "PageToken is invalid")
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -159,6 +167,39 @@ func (h *Handler) list(c call) (*pageJSON, error) {
 		next, previous = true, more
 	}
 	return q.page(found, c.sid, next, previous), nil
+}
+
+// walk yields the messages among which a page is, newest first: those to one number, or those from the token on, or all.
+// begun says that the token's message is behind already.
+func (h *Handler) walk(ctx context.Context, q query) (_ iter.Seq2[ledger.Message, error], begun bool) {
+	switch n, err := phone.ParseE164(q.to); {
+	case q.to != "" && err == nil:
+		return h.messagesTo(ctx, n), q.token == ""
+	case q.id != "" && !q.back:
+		return h.Ledger.MessagesBefore(ctx, q.id), true
+	}
+	return h.Ledger.Messages(ctx, ""), q.token == ""
+}
+
+// messagesTo yields the messages to one number, newest first.
+func (h *Handler) messagesTo(ctx context.Context, n phone.Number) iter.Seq2[ledger.Message, error] {
+	return func(yield func(ledger.Message, error) bool) {
+		var ids []string
+		for e, err := range h.Ledger.History(ctx, n) {
+			if err != nil {
+				yield(ledger.Message{}, err)
+				return
+			}
+			if e.Opened != nil {
+				ids = append(ids, e.Opened.ID)
+			}
+		}
+		for _, id := range slices.Backward(ids) {
+			if m, err := h.Ledger.Message(ctx, id); !yield(m, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 // page puts messages into Twilio's envelope.

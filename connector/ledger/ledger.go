@@ -85,6 +85,9 @@ type Ledger interface {
 	MessageByProvider(ctx context.Context, account, providerID string) (Message, error)
 	// Messages yields messages, newest first; with a status only those that have it now.
 	Messages(ctx context.Context, status Status) iter.Seq2[Message, error]
+	// MessagesBefore yields the messages that were asked for before the one with this id, newest first; ErrNotFound if there
+	// is none with it. What is newer costs nothing.
+	MessagesBefore(ctx context.Context, id string) iter.Seq2[Message, error]
 	// Unsettled yields the messages whose outcome is still open: allowed but without an outcome, or unknown.
 	Unsettled(ctx context.Context) iter.Seq2[Message, error]
 

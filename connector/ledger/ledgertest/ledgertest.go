@@ -932,6 +932,19 @@ func messages(t *testing.T, s *suite) {
 		equal(t, "message", m.ID, fmt.Sprintf("m%04d", i))
 	}
 	equal(t, "messages left out", i, 0)
+	for _, before := range []int{0, 1, 600, n - 1} {
+		i := before
+		for _, m := range list(t, l.MessagesBefore(t.Context(), fmt.Sprintf("m%04d", before))) {
+			i--
+			equal(t, "message before", m.ID, fmt.Sprintf("m%04d", i))
+		}
+		equal(t, "messages before left out", i, 0)
+	}
+	for _, err := range l.MessagesBefore(t.Context(), "m9999") {
+		if !errors.Is(err, ledger.ErrNotFound) {
+			t.Errorf("messages before none: %v", err)
+		}
+	}
 	equal(t, "open", len(list(t, l.Unsettled(t.Context()))), n)
 	seen := 0
 	for m, err := range l.Unsettled(t.Context()) { // the caller may write while it reads
@@ -1250,6 +1263,7 @@ func closed(t *testing.T, s *suite) {
 		"Message":           func() error { _, err := l.Message(ctx, "m"); return err },
 		"MessageByProvider": func() error { _, err := l.MessageByProvider(ctx, account, "m"); return err },
 		"Messages":          func() error { return first(l.Messages(ctx, "")) },
+		"MessagesBefore":    func() error { return first(l.MessagesBefore(ctx, "m")) },
 		"Unsettled":         func() error { return first(l.Unsettled(ctx)) },
 		"Claim":             func() error { _, err := l.Claim(ctx, ledger.OweBoxes, 1); return err },
 		"Return":            func() error { return l.Return(ctx, o, now, "") },

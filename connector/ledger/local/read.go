@@ -274,6 +274,31 @@ func (l *Ledger) Messages(ctx context.Context, status ledger.Status) iter.Seq2[l
 	})
 }
 
+// MessagesBefore yields the messages before one, newest first.
+func (l *Ledger) MessagesBefore(ctx context.Context, id string) iter.Seq2[ledger.Message, error] {
+	return func(yield func(ledger.Message, error) bool) {
+		var key []byte
+		if err := l.read(ctx, func(tx *bbolt.Tx) error {
+			v, err := get(tx, bMessageIDs, []byte(id))
+			if err == nil && v == nil {
+				err = ledger.ErrNotFound
+			}
+			key = bytes.Clone(v)
+			return err
+		}); err != nil {
+			yield(ledger.Message{}, err)
+			return
+		}
+		for m, err := range paged(ctx, l, key, func(tx *bbolt.Tx, from []byte) ([]ledger.Message, []byte, error) {
+			return collect(tx, bMessages, from, nil, true, unmarshal[ledger.Message])
+		}) {
+			if (err != nil || m.ID != id) && !yield(m, err) {
+				return
+			}
+		}
+	}
+}
+
 // Find returns a page of the numbers that match a query.
 func (l *Ledger) Find(ctx context.Context, q ledger.Query) (ledger.Found, error) {
 	limit := q.Limit

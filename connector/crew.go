@@ -16,6 +16,7 @@ type Crew struct {
 	Ledger     CrewLedger
 	Kind       ledger.OwedKind
 	PerAccount int // pieces at once
+	Most       int // pieces at once of all accounts, 0 for no bound beyond theirs
 	// Prepare says for which account (or whatever else may hang) a piece is and what is to be done; it must be quick. What
 	// is done settles the work with an event; an error gives it back for a while.
 	Prepare func(ctx context.Context, o ledger.Owed) (account string, do func(context.Context) error, err error)
@@ -78,7 +79,7 @@ func (c Crew) Flush(ctx context.Context) error {
 		look = false
 		rest := waiting[:0]
 		for _, j := range waiting {
-			if places[j.account] >= c.PerAccount || numbers[j.owed.Number] {
+			if places[j.account] >= c.PerAccount || numbers[j.owed.Number] || c.Most > 0 && running >= c.Most {
 				rest = append(rest, j)
 				continue
 			}

@@ -38,7 +38,7 @@
 //
 // [Relays] posts where a message stands to its StatusCallback, signed as Twilio signs, with the client's heed key in
 // place of the auth token. heed does not keep the key for that: what it keeps can sign and cannot log in. Addresses within
-// heed's own network are refused unless configured, redirects are not followed, and an address that does not answer is
+// heed's own network and those without TLS are refused unless configured, redirects are not followed, and an address that does not answer is
 // tried for a day. A status that was overtaken by the next one before it could be told is left out.
 //
 // All other parameters are ignored, as Twilio ignores those that it does not know. From may be missing, then the
@@ -99,7 +99,7 @@ type Handler struct {
 	Metrics  *connector.Metrics // may be nil
 	Log      *slog.Logger
 	Now      func() time.Time // time.Now if nil
-	// AllowPrivate lets callbacks name addresses within heed's own network; see NewClient.
+	// AllowPrivate lets callbacks name addresses within heed's own network, and be without TLS; see NewClient.
 	AllowPrivate bool
 }
 
@@ -237,7 +237,12 @@ func (h *Handler) create(w http.ResponseWriter, c call) (status int, body any, _
 		return 0, nil, err
 	}
 	if s.Callback != nil {
-		if u, _ := url.Parse(s.Callback.URL); !h.AllowPrivate && private(u.Hostname()) {
+		u, _ := url.Parse(s.Callback.URL)
+		switch {
+		case h.AllowPrivate:
+		case u.Scheme != "https": // what is told there names a person's number
+			return 0, nil, badRequest(21609, "The 'StatusCallback' URL must begin with https://")
+		case private(u.Hostname()):
 			return 0, nil, badRequest(21609, "The 'StatusCallback' URL is within heed's own network")
 		}
 		s.Callback.As, s.Callback.Signer = c.sid, newSigner(c.secret)

@@ -76,6 +76,21 @@ func TestAPollForRecentMessagesDoesNotReadTheWholeLedger(t *testing.T) {
 	}
 }
 
+func TestAddressesThatLeadBackAreKnown(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "0.0.0.0", "0.1.2.3", "10.1.2.3", "172.16.0.1", "192.168.1.1", "100.100.100.200", "169.254.169.254",
+		"198.18.0.1", "192.0.0.192", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fd00:ec2::254", "fec0::1", "ff02::1", "::ffff:10.0.0.1",
+		"::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001:0:1::", "localhost", "LOCALHOST."} {
+		if !private(host) {
+			t.Errorf("%s is taken for a public address", host)
+		}
+	}
+	for _, host := range []string{"8.8.8.8", "172.15.0.1", "172.32.0.1", "100.63.0.1", "100.128.0.1", "2606:4700::1111", "2001:4860:4860::8888", "example.com"} {
+		if private(host) {
+			t.Errorf("%s is taken for a private address", host)
+		}
+	}
+}
+
 // FuzzForm checks that whatever a form says, it is refused with a code, or it is one message that asks for nothing that
 // heed would leave out.
 func FuzzForm(f *testing.F) {

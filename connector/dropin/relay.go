@@ -44,6 +44,8 @@ type Relays struct {
 const (
 	relayTimeout = 10 * time.Second
 	relayGiveUp  = 24 * time.Hour
+	relayPerHost = 4
+	relayMost    = 128 // of all hosts: names cost a client nothing
 )
 
 // Run relays as it becomes owed, until ctx ends.
@@ -54,7 +56,7 @@ func (r *Relays) Run(ctx context.Context) {
 // Flush relays everything that may be relayed now.
 func (r *Relays) Flush(ctx context.Context) error {
 	return connector.Crew{
-		Ledger: r.Ledger, Kind: ledger.OweRelay, PerAccount: 4, Trouble: "a client could not be told where its message stands", Log: r.Log, Now: r.Now,
+		Ledger: r.Ledger, Kind: ledger.OweRelay, PerAccount: relayPerHost, Most: relayMost, Trouble: "a client could not be told where its message stands", Log: r.Log, Now: r.Now,
 		Prepare: func(ctx context.Context, o ledger.Owed) (string, func(context.Context) error, error) {
 			e, err := r.Ledger.Event(ctx, o.Number, o.Of)
 			if err != nil {
@@ -215,7 +217,18 @@ func NewClient(allowPrivate bool) *http.Client {
 
 var errPrivate = errors.New("the address is within heed's own network")
 
-var shared = netip.MustParsePrefix("100.64.0.0/10") // carriers' own addresses, RFC 6598
+// special are the networks that netip does not tell from public ones and that may lead back into this one: "this
+// network", carriers' own, protocol assignments, benchmarks and the reserved rest (RFC 6890); and those of IPv6 that
+// carry an IPv4 address to somebody who unpacks it (RFC 6052, 8215, 3056, 4380, 4291).
+var special = prefixes("0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "198.18.0.0/15", "240.0.0.0/4",
+	"64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96", "fec0::/10")
+
+func prefixes(of ...string) (all []netip.Prefix) {
+	for _, p := range of {
+		all = append(all, netip.MustParsePrefix(p))
+	}
+	return all
+}
 
 // private reports whether a host is this machine or within its network, as far as its name tells without asking.
 func private(host string) bool {
@@ -226,6 +239,6 @@ func private(host string) bool {
 	if err != nil {
 		return false
 	}
-	ip = ip.Unmap()
-	return !ip.IsGlobalUnicast() || ip.IsPrivate() || shared.Contains(ip)
+	ip = ip.Unmap().WithZone("")
+	return !ip.IsGlobalUnicast() || ip.IsPrivate() || slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(ip) })
 }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -185,6 +186,18 @@ func TestACallbackThatFailsIsTriedAgainForADay(t *testing.T) {
 	if owed() != 0 {
 		t.Error("it is still owed after a day")
 	}
+	var last ledger.Relayed
+	for e, err := range r.ledger.Events(t.Context(), 1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Relayed != nil {
+			last = *e.Relayed
+		}
+	}
+	if last.Status != "queued" || last.Failed != "the callback answered HTTP 500" {
+		t.Errorf("what was given up: %+v", last)
+	}
 }
 
 func TestAHostThatHangsDoesNotDelayAnother(t *testing.T) {
@@ -192,7 +205,17 @@ func TestAHostThatHangsDoesNotDelayAnother(t *testing.T) {
 	relays := r.relays()
 	hang := make(chan struct{})
 	asked := make(chan struct{}, 100)
-	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked <- struct{}{}; <-hang }))
+	var here, most atomic.Int64
+	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		defer here.Add(-1)
+		for n := here.Add(1); ; {
+			if m := most.Load(); n <= m || most.CompareAndSwap(m, n) {
+				break
+			}
+		}
+		asked <- struct{}{}
+		<-hang
+	}))
 	t.Cleanup(slow.Close)
 	for i := range 10 {
 		form := text(phone.FromUint64(12065550150 + uint64(i)).String())
@@ -209,8 +232,8 @@ func TestAHostThatHangsDoesNotDelayAnother(t *testing.T) {
 	}
 	close(hang)
 	work.Wait()
-	if a.told() != "queued" {
-		t.Errorf("told %q", a.told())
+	if a.told() != "queued" || len(asked) != 9 || most.Load() > 4 {
+		t.Errorf("told %q; the slow one was asked %d times, at most %d at once", a.told(), len(asked)+1, most.Load())
 	}
 }
 

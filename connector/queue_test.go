@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -290,5 +291,96 @@ func TestAnAccountThatHangsDoesNotDelayAnother(t *testing.T) {
 	work.Wait()
 	if h.Attempts() != 40 {
 		t.Errorf("%d of 40 sent by the slow one", h.Attempts())
+	}
+}
+
+func TestACrewOfManyAccountsStaysWithinItsBound(t *testing.T) {
+	r := newRig(t)
+	for i := range 20 {
+		n := phone.FromUint64(12065550100 + uint64(i))
+		if _, _, err := r.gate.Send(t.Context(), connector.Send{To: n.String(), Body: "hello", Deferred: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var mu sync.Mutex
+	running, most, done := 0, 0, 0
+	add := func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		running += n
+		most = max(most, running)
+		if n < 0 {
+			done++
+		}
+	}
+	asked, release := make(chan struct{}, 20), make(chan struct{})
+	crew := connector.Crew{Ledger: r.ledger, Kind: ledger.OweSend, PerAccount: 1, Most: 3, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Prepare: func(_ context.Context, o ledger.Owed) (string, func(context.Context) error, error) {
+			return o.Number.String(), func(ctx context.Context) error { // each has an account of its own
+				add(1)
+				defer add(-1)
+				asked <- struct{}{}
+				<-release
+				_, err := r.ledger.Append(ctx, ledger.Event{Kind: ledger.KindStarted, At: time.Now(), Number: o.Number, Started: &ledger.Started{Message: "m", Of: o.Of}})
+				return err
+			}, nil
+		}}
+	var work sync.WaitGroup
+	work.Go(func() {
+		if err := crew.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	for range 3 {
+		<-asked
+	}
+	for range 1000 { // others would begin now
+		runtime.Gosched()
+	}
+	close(release)
+	work.Wait()
+	if most != 3 || done != 20 {
+		t.Errorf("%d done, at most %d at once", done, most)
+	}
+}
+
+// A restart forgets no time: what is scheduled waits on, and is sent once when it is due.
+func TestAScheduledMessageOutlivesARestart(t *testing.T) {
+	dir, now := t.TempDir(), time.Now()
+	clock := func() time.Time { return now }
+	open := func() *local.Ledger {
+		t.Helper()
+		l, err := local.Open(dir, local.Options{Now: clock})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	r := newRig(t)
+	var id string
+	for life, c := range []struct {
+		wait time.Duration
+		sent int
+	}{{0, 0}, {59 * time.Minute, 0}, {2 * time.Minute, 1}, {time.Hour, 1}} {
+		l := open()
+		r.ledger, r.gate.Ledger = l, l
+		if life == 0 {
+			id = r.later(ada).ID
+		}
+		if n, err := r.gate.Abandoned(t.Context(), time.Now().Add(24*time.Hour)); err != nil || n != 0 {
+			t.Fatalf("life %d: %d abandoned, %v", life, n, err)
+		}
+		now = now.Add(c.wait)
+		if err := r.queue().Flush(t.Context()); err != nil || r.provider.Attempts() != c.sent {
+			t.Fatalf("life %d: %d sent, want %d: %v", life, r.provider.Attempts(), c.sent, err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := open()
+	defer func() { _ = l.Close() }()
+	if m, err := l.Message(t.Context(), id); err != nil || m.Status != ledger.StatusSent {
+		t.Errorf("%+v %v", m, err)
 	}
 }

@@ -174,10 +174,16 @@ func TestARequestBeyondTheKeysLimitIsAnswered429WithRetryAfter(t *testing.T) {
 	if w := r.request("POST", "/v1/decisions", "k-read", `{"numbers":["1"]}`); w.Code != http.StatusOK {
 		t.Errorf("a second later: HTTP %d", w.Code)
 	}
+	r.throttled("key", 1)
+}
+
+// throttled checks how many 429s the metrics count.
+func (r *rig) throttled(by string, want int) {
+	r.t.Helper()
 	scrape := httptest.NewRecorder()
 	r.server.AdminHandler(nil).ServeHTTP(scrape, httptest.NewRequest("GET", "/metrics", nil))
-	if !strings.Contains(scrape.Body.String(), `heed_throttled_total{by="key"} 1`) {
-		t.Error("the refusal is not counted")
+	if !strings.Contains(scrape.Body.String(), fmt.Sprintf("heed_throttled_total{by=%q} %d\n", by, want)) {
+		r.t.Errorf("the metrics do not count %d refusals by %s", want, by)
 	}
 }
 
@@ -209,6 +215,7 @@ func TestASendWaitsASecondForItsTurnAndIsThenRefusedBeforeAnythingIsRecorded(t *
 	if w := r.request("POST", "/v1/messages", "k-send", `{"to":"2065550142","body":"hello"}`); w.Code != 429 || w.Header().Get("Retry-After") != "2" {
 		t.Errorf("HTTP %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
 	}
+	r.throttled("account", 1)
 	if head(t, r) != before || r.provider.Attempts() != attempts {
 		t.Error("a refused send left something behind")
 	}

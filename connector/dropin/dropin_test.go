@@ -54,6 +54,7 @@ type rig struct {
 	handler  *dropin.Handler
 	accounts connector.Accounts
 	now      func() time.Time
+	real     atomic.Bool  // the clock is the wall's
 	clock    atomic.Int64 // seconds that the gate's clock is ahead of the start
 }
 
@@ -78,7 +79,12 @@ func newRig(t *testing.T, policy consent.Policy, providers ...sms.Provider) *rig
 		names = append(names, fmt.Sprintf("account%d", i+1))
 		accounts = append(accounts, connector.Account{Name: names[i], Provider: p})
 	}
-	now := func() time.Time { return start.Add(time.Duration(r.clock.Load()) * time.Second) }
+	now := func() time.Time {
+		if r.real.Load() {
+			return r.wall()
+		}
+		return start.Add(time.Duration(r.clock.Load()) * time.Second)
+	}
 	m := connector.NewMetrics(l, "test")
 	r.inbox = &connector.Inbox{Ledger: l, Accounts: accounts, Replies: reply.Default(), Metrics: m, Log: log, Now: now}
 	gate := &connector.Gate{Ledger: l, Accounts: accounts, Policy: policy, Region: "US", Metrics: m, Log: log, Now: now}

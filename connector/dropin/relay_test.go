@@ -76,8 +76,7 @@ func (a *app) told() string {
 
 func (r *rig) relays() *dropin.Relays {
 	r.handler.AllowPrivate = true
-	r.now = r.wall
-	r.gate.Now, r.handler.Now, r.inbox.Now = r.wall, r.wall, r.wall
+	r.real.Store(true)
 	c := dropin.NewClient(true)
 	r.t.Cleanup(c.CloseIdleConnections)
 	return &dropin.Relays{Ledger: r.ledger, Client: c, Log: slog.New(slog.DiscardHandler), Now: r.wall}

@@ -106,6 +106,21 @@ func (c *checker) listeners() {
 		c.problem("admin.listen", "would let other machines reach the admin page", "listen on 127.0.0.1; or, behind something that asks for a login, set admin.allow_remote: true")
 	}
 	c.publicURL()
+	if u := cfg.Admin.URL; u != "" {
+		p, err := url.Parse(u)
+		if err != nil || p.Host == "" || p.Scheme != "https" && !(p.Scheme == "http" && isLoopback(p.Hostname())) || strings.HasSuffix(u, "/") || p.RawQuery != "" || p.Fragment != "" {
+			c.problem("admin.url", c.value("admin.url", u)+" is not how people could reach the page", "write https://… without a slash at its end; http is for this machine only")
+		}
+	}
+	if o := cfg.Admin.OIDC; o.Issuer != "" {
+		if !strings.HasPrefix(o.Issuer, "https://") && !strings.HasPrefix(o.Issuer, "http://127.0.0.1") {
+			c.problem("admin.oidc.issuer", "is not an https address", "it is what the provider calls its issuer, as in https://login.example.com")
+		}
+		c.required("admin.oidc.client_id", o.ClientID, "the provider shows it where heed is registered as a client")
+		if len(o.Roles.Viewer)+len(o.Roles.Operator)+len(o.Roles.Admin) == 0 {
+			c.problem("admin.oidc.roles", "gives nobody a role", "name values of the role claim, as in admin: [sms-admins]")
+		}
+	}
 }
 
 func (c *checker) listen(path, v string) (host, port string, ok bool) {

@@ -83,6 +83,26 @@ type Public struct {
 type Admin struct {
 	Listen      string `yaml:"listen"`       // host:port; a loopback host unless AllowRemote
 	AllowRemote bool   `yaml:"allow_remote"` // heed may listen beyond this machine
+	URL         string `yaml:"url"`          // how people reach the page, without a slash at its end; "" is http:// and Listen
+	OIDC        OIDC   `yaml:"oidc"`
+}
+
+// OIDC is an OpenID provider with which people sign in to the page. It is off while Issuer is "".
+type OIDC struct {
+	Issuer       string    `yaml:"issuer"`
+	ClientID     string    `yaml:"client_id"`
+	ClientSecret Secret    `yaml:"client_secret"`
+	NameClaim    string    `yaml:"name_claim"`
+	RoleClaim    string    `yaml:"role_claim"`
+	Roles        OIDCRoles `yaml:"roles"`
+	Label        string    `yaml:"label"` // on the button
+}
+
+// OIDCRoles are the values of the role claim that give each role.
+type OIDCRoles struct {
+	Viewer   []string `yaml:"viewer"`
+	Operator []string `yaml:"operator"`
+	Admin    []string `yaml:"admin"`
 }
 
 // Key lets a program call the gate. The key itself is not in the file.

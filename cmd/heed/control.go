@@ -185,6 +185,7 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 		})
 	})
 	h.keyRoutes(mux)
+	h.userRoutes(mux)
 	mux.HandleFunc("GET /history/{number}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, func() (any, error) { return h.history(r.Context(), r.PathValue("number")) })
 	})
@@ -447,6 +448,9 @@ func (c *controlClient) exchange(ctx context.Context, method, path string, body,
 		return err
 	}
 	defer resp.Body.Close()
+	if into == nil {
+		into = new(json.RawMessage)
+	}
 	return json.NewDecoder(resp.Body).Decode(into)
 }
 

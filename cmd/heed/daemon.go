@@ -18,11 +18,13 @@ import (
 
 	"github.com/heed-sms/heed/config"
 	"github.com/heed-sms/heed/connector"
+	"github.com/heed-sms/heed/connector/admin"
 	"github.com/heed-sms/heed/connector/confirm"
 	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/dropin"
 	"github.com/heed-sms/heed/connector/hooks"
 	"github.com/heed-sms/heed/connector/ledger/local"
+	"github.com/heed-sms/heed/connector/people"
 	"github.com/heed-sms/heed/connector/reply"
 	"github.com/heed-sms/heed/crm/salesforce"
 	"github.com/heed-sms/heed/sync/reconcile"
@@ -44,6 +46,8 @@ type house struct {
 	queue    *connector.Queue
 	relays   *dropin.Relays
 	notes    *connector.Notes
+	people   *people.Service // of a running daemon
+	page     *admin.Handler
 	holds    *connector.Holds
 	consents *connector.Consents
 	passes   *reconcile.Runner
@@ -167,6 +171,13 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 		return err
 	}
 
+	if err := d.openPage(d.admin.Addr().String()); err != nil {
+		return err
+	}
+	if any, err := d.people.Any(ctx); err == nil && !any {
+		d.log.Info("nobody can sign in to the admin page yet: heed users invite NAME --role admin")
+	}
+
 	var ready atomic.Bool
 	srv := &connector.Server{
 		Inbox: d.inbox, Gate: d.gate, Consents: d.consents, Holds: d.holds, Ledger: d.ledger, Keys: d.keys, Limits: d.limits, Window: d.cfg.Campaigns.Window, Public: d.cfg.Public.URL, Metrics: d.metrics, Log: d.log, Now: time.Now,
@@ -198,7 +209,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 		})
 	}
 	start(d.public, srv.PublicHandler(), false)
-	start(d.admin, srv.AdminHandler(nil), false)
+	start(d.admin, srv.AdminHandler(func(mux *http.ServeMux) { mux.Handle("/", d.page) }), false)
 	if sock != nil {
 		start(sock, control, true)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
+	"github.com/heed-sms/heed/connector/people"
 	"github.com/heed-sms/heed/sync/reconcile"
 )
 
@@ -76,7 +77,7 @@ With --exit the command ends after the story: with 0 if every step held, with 1 
 				_, s.colour = terminal(std.Out)
 				failed := s.play(ctx)
 				if !failed && !exit && ctx.Err() == nil {
-					s.epilogue()
+					s.epilogue(ctx)
 					<-ctx.Done()
 				}
 				cancel()
@@ -337,9 +338,17 @@ func (s *story) report(ctx context.Context, id string) {
 }
 
 // epilogue says what to try next, while everything stays up.
-func (s *story) epilogue() {
+func (s *story) epilogue(ctx context.Context) {
+	link, _, err := s.daemon.people.Invite(ctx, "you", people.Admin, "heed demo", "")
+	if err != nil {
+		link = "http://" + s.heedAdmin + "/  (" + err.Error() + ")"
+	}
 	fmt.Fprintf(s.std.Out, `
-It all stays up until Ctrl-C. Try:
+It all stays up until Ctrl-C. The admin page, where you choose a password (the link works once, for 15 minutes):
+
+  %[8]s
+
+Try:
 
   # text back as Ada (START lifts her STOP; "pls stop texting me" does not)
   curl -s %[1]s/sandbox/texts -d '{"from":"%[2]s","to":"%[3]s","body":"START"}'
@@ -349,5 +358,5 @@ It all stays up until Ctrl-C. Try:
   curl -s %[5]s/v1/messages -H 'Authorization: Bearer %[6]s' -H 'Content-Type: application/json' -d '{"to":"(415) 555-0142","body":"Hello"}'
   # metrics
   curl -s http://%[7]s/metrics
-`, s.twilioURL, ada, s.from, url.QueryEscape(ada.String()), s.publicURL(), s.apiKey, s.heedAdmin)
+`, s.twilioURL, ada, s.from, url.QueryEscape(ada.String()), s.publicURL(), s.apiKey, s.heedAdmin, link)
 }

@@ -186,6 +186,7 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 	})
 	h.keyRoutes(mux)
 	h.userRoutes(mux)
+	h.explainRoutes(mux)
 	mux.HandleFunc("GET /history/{number}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, func() (any, error) { return h.history(r.Context(), r.PathValue("number")) })
 	})

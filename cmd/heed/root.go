@@ -99,7 +99,7 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage.`,
 	root.PersistentFlags().StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.PersistentFlags().StringVar(&o.logFormat, "log-format", "", "text or json (default: text on a terminal, else json)")
 	root.AddCommand(demoCommand(std, o), sandboxCommand(std, o), serveCommand(std, o), checkCommand(std, o), classifyCommand(std, o),
-		reconcileCommand(std, o), reportsCommand(std, o), historyCommand(std, o), holdsCommand(std, o), optOutsCommand(std, o), gateCommand(std, o), keysCommand(std, o), usersCommand(std, o), verifyCommand(std, o), healthcheckCommand(o), backupCommand(std, o), versionCommand(std))
+		reconcileCommand(std, o), reportsCommand(std, o), historyCommand(std, o), explainCommand(std, o), holdsCommand(std, o), optOutsCommand(std, o), gateCommand(std, o), keysCommand(std, o), usersCommand(std, o), verifyCommand(std, o), healthcheckCommand(o), backupCommand(std, o), versionCommand(std))
 	asUsage := func(_ *cobra.Command, err error) error { return usageError{err} }
 	root.SetFlagErrorFunc(asUsage)
 	for _, c := range allCommands(root) {

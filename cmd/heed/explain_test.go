@@ -1,0 +1,62 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/ledger"
+)
+
+func TestEveryReasonIsExplainedWithWhatLiftsIt(t *testing.T) {
+	now := time.Now()
+	stopped := ledger.Number{Facts: consent.Facts{}.Apply(consent.Change{Action: consent.OptOut, Source: consent.Recipient, At: now})}
+	byHand := ledger.Number{Facts: consent.Facts{}.Apply(consent.Change{Action: consent.OptOut, Source: consent.Admin, At: now})}
+	in := ledger.Number{Facts: consent.Facts{}.Apply(consent.Change{Action: consent.OptIn, Source: consent.Recipient, At: now})}
+	block := func(r consent.Reason) consent.Decision { return consent.Decision{Verdict: consent.Block, Reason: r} }
+	for name, c := range map[string]struct {
+		d          consent.Decision
+		n          ledger.Number
+		why, lifts string
+	}{
+		"stopped":     {block(consent.ReasonOptedOut), stopped, "recipient", "START from this number, and nothing else"},
+		"by hand":     {block(consent.ReasonOptedOut), byHand, "by hand", "heed optouts remove"},
+		"in the CRM":  {block(consent.CRMOptOut), byHand, "ticked", "unticking"},
+		"held":        {consent.Decision{Verdict: consent.Queue, Reason: consent.HeldForReview}, ledger.Number{}, "unclear", "heed holds resolve"},
+		"no consent":  {block(consent.ConsentRequired), ledger.Number{}, "opted in", "START"},
+		"unavailable": {block(consent.Unavailable), ledger.Number{}, "vouch", "restart"},
+		"shadow":      {consent.Decision{Verdict: consent.Allow, Reason: consent.ReasonOptedOut}, stopped, "Shadow", "live"},
+		"opted in":    {consent.Decision{Verdict: consent.Allow, Reason: consent.OK}, in, "opted in", "STOP"},
+		"unknown":     {consent.Decision{Verdict: consent.Allow, Reason: consent.OK}, ledger.Number{}, "Nothing", "STOP"},
+	} {
+		if why, lifts := because(c.d, c.n); !strings.Contains(why, c.why) || !strings.Contains(lifts, c.lifts) {
+			t.Errorf("%s: %q, %q", name, why, lifts)
+		}
+	}
+}
+
+func TestExplainSaysWhatASendWouldGet(t *testing.T) {
+	w, path := newSandbox(t, 0)
+	id := w.org.Insert("Contact", map[string]any{"LastName": "Says", "MobilePhone": "206-555-0142"})
+	p := startServe(t, w, path)
+	defer p.stop(t)
+	w.firstPass(t)
+	w.texted(t, "+12065550142", "STOP")
+	eventually(t, "the box is ticked", 10*time.Second, func() bool { return w.boxTicked("Contact", id) })
+	out, _, code := heed(t, "", "explain", "(206) 555-0142", "-c", path)
+	for _, want := range []string{"A send to +12065550142 would get: block (opted_out)", "The recipient opted out.", `recipient "stop"`, "and nothing else", "Contact " + id + ": box ticked"} {
+		if code != 0 || !strings.Contains(out, want) {
+			t.Errorf("exit %d, no %q in:\n%s", code, want, out)
+		}
+	}
+	out, _, code = heed(t, "", "explain", "+12065550143", "--json", "-c", path)
+	var x explanation
+	if err := json.Unmarshal([]byte(out), &x); err != nil || code != 0 || x.Decision != "allow" || x.Event != 0 || len(x.Records) != 0 {
+		t.Errorf("exit %d, %v, %s", code, err, out)
+	}
+	if _, errOut, code := heed(t, "", "explain", "me", "-c", path); code != 1 || errOut == "" {
+		t.Errorf("no number: exit %d, %q", code, errOut)
+	}
+}

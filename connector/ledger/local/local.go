@@ -10,6 +10,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -667,7 +668,11 @@ func (l *Ledger) foldLoop() {
 			f = nil // the journal has it; the next start replays it
 			continue
 		}
-		err := l.advance(f)
+		// What the journal's reserve has freed is for opt-outs: an index that grows would take it.
+		var err error = syscall.ENOSPC
+		if !l.j.BallastSpent() || l.room() {
+			err = l.advance(f)
+		}
 		wait := full(err) && len(f) < maxLag
 		if l.full.Swap(wait) != wait && wait {
 			l.log.Error("the disk is full: the index waits, opt-outs are still recorded; free space", "error", err)
@@ -707,6 +712,16 @@ func (l *Ledger) advance(f []folded) error {
 	l.caughtUp.Broadcast()
 	l.progress.Unlock()
 	return nil
+}
+
+// room reports whether the file system has more space than the journal's reserve takes. One that does not tell has.
+func (l *Ledger) room() bool {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(l.dir, &fs); err != nil {
+		return true
+	}
+	reserve := cmp.Or(l.opts.Journal.BallastBytes, 16<<20)
+	return reserve < 0 || fs.Bavail*uint64(fs.Bsize) > uint64(reserve)
 }
 
 // full reports whether an error means that the disk or the quota has no room.

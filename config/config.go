@@ -247,7 +247,27 @@ func (s Schedule) Location() *time.Location {
 
 // Reports says what the reports of passes tell beside what they found.
 type Reports struct {
-	MessageCost float64 `yaml:"message_cost"` // of one message, in any currency; 0 says nothing of cost
+	MessageCost float64       `yaml:"message_cost"` // of one message, in any currency; 0 says nothing of cost
+	Dir         string        `yaml:"dir"`          // directory for the nightly reports as files, "" for none
+	Mail        ReportMail    `yaml:"mail"`
+	Webhook     ReportWebhook `yaml:"webhook"`
+}
+
+// ReportMail is a mail server and who gets the nightly reports. It is off while To is empty.
+type ReportMail struct {
+	Host     string   `yaml:"host"`
+	Port     int      `yaml:"port"` // 0 for the usual one of TLS
+	TLS      string   `yaml:"tls"`  // starttls, tls or none
+	Username string   `yaml:"username"`
+	Password Secret   `yaml:"password"`
+	From     string   `yaml:"from"`
+	To       []string `yaml:"to"`
+}
+
+// ReportWebhook is an address that gets the nightly reports as JSON. It is off while URL is "".
+type ReportWebhook struct {
+	URL    Secret `yaml:"url"` // may carry a secret itself
+	Secret Secret `yaml:"secret"`
 }
 
 func defaults() *Config {
@@ -314,6 +334,9 @@ func Parse(name string, data []byte, env func(string) (string, bool), readFile f
 	d.fields(root, "", reflect.ValueOf(c).Elem())
 	(&checker{decoder: d, cfg: c}).check()
 	c.DataDir = d.src.resolve(c.DataDir)
+	if c.Reports.Dir != "" {
+		c.Reports.Dir = d.src.resolve(c.Reports.Dir)
+	}
 	for i, p := range d.problems { // a value that was read late may be quoted in an early text
 		d.problems[i].Reason, d.problems[i].Hint = d.src.scrub(p.Reason), d.src.scrub(p.Hint)
 	}

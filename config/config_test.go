@@ -150,7 +150,7 @@ func TestEveryMistakeIsReportedWithItsPlaceAndAHint(t *testing.T) {
 }
 
 func exampleEnv(k string) (string, bool) {
-	return "a-secret-of-" + k, slices.Contains([]string{"TWILIO_AUTH_TOKEN", "SF_CLIENT_SECRET", "HEED_OUTBOUND_HOOK", "HEED_OIDC_SECRET"}, k)
+	return "a-secret-of-" + k, slices.Contains([]string{"TWILIO_AUTH_TOKEN", "SF_CLIENT_SECRET", "HEED_OUTBOUND_HOOK", "HEED_OIDC_SECRET", "HEED_MAIL_PASSWORD", "HEED_REPORT_SECRET"}, k)
 }
 
 func TestTheExampleLoadsWithoutAProblem(t *testing.T) {

@@ -27,6 +27,7 @@ import (
 	"github.com/heed-sms/heed/connector/people"
 	"github.com/heed-sms/heed/connector/reply"
 	"github.com/heed-sms/heed/crm/salesforce"
+	"github.com/heed-sms/heed/sync/deliver"
 	"github.com/heed-sms/heed/sync/reconcile"
 	"github.com/heed-sms/heed/sync/schedule"
 )
@@ -46,6 +47,7 @@ type house struct {
 	queue    *connector.Queue
 	relays   *dropin.Relays
 	notes    *connector.Notes
+	reports  *deliver.Deliverer
 	people   *people.Service // of a running daemon
 	page     *admin.Handler
 	holds    *connector.Holds
@@ -122,6 +124,8 @@ func openHouse(cfg *config.Config, d drivers, log *slog.Logger) (*house, error) 
 		Region: cfg.Consent.DefaultRegion, Started: now(), Log: log, Now: now, OnPass: h.metrics.PassEnded,
 		Window: cfg.Campaigns.Window, Cost: cfg.Reports.MessageCost,
 	}
+	h.reports = &deliver.Deliverer{Ledger: l, Render: h.render, Dir: cfg.Reports.Dir, Mail: d.mail, Webhook: d.webhook, Log: log, Now: now}
+	h.passes.Deliver = h.reports.Ways()
 	if cfg.Mode == config.Shadow {
 		h.passes.Boxes = nothing{}
 		h.passes.Shadow = true
@@ -227,7 +231,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	if d.cfg.Mode != config.Shadow { // shadow mode changes no record, tells no provider and texts nobody
 		run["boxes"], run["lists"], run["answers"], run["notes"] = d.boxes.Run, d.lists.Run, d.answers.Run, d.notes.Run
 	}
-	run["queue"], run["relays"] = d.queue.Run, d.relays.Run
+	run["queue"], run["relays"], run["reports"] = d.queue.Run, d.relays.Run, d.reports.Run
 	run["abandoned"] = d.watchAbandoned
 	for name, fn := range run {
 		work.Go(func() { connector.Supervise(workers, d.log, name, fn) })

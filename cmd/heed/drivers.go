@@ -14,6 +14,7 @@ import (
 	"github.com/heed-sms/heed/crm/salesforce"
 	"github.com/heed-sms/heed/sms"
 	"github.com/heed-sms/heed/sms/twilio"
+	"github.com/heed-sms/heed/sync/deliver"
 )
 
 // The two tables below are all that a new driver adds outside its own folder.
@@ -87,6 +88,8 @@ type drivers struct {
 	accounts []namedProvider
 	crms     []namedCRM
 	texts    *confirm.Set // what heed itself sends; nil if nothing is configured
+	mail     *deliver.Mail
+	webhook  *deliver.Webhook
 }
 
 type namedProvider struct {
@@ -135,8 +138,26 @@ func loadConfig(path string, log *slog.Logger) (*config.Config, drivers, config.
 	var problems config.Problems
 	d.texts, problems = buildTexts(c)
 	ps = append(ps, problems...)
+	ps = append(ps, d.buildDelivery(c)...)
 	ps.Sort()
 	return c, d, ps
+}
+
+// buildDelivery checks where reports are to go.
+func (d *drivers) buildDelivery(c *config.Config) (ps config.Problems) {
+	if m := c.Reports.Mail; len(m.To) > 0 {
+		d.mail = &deliver.Mail{Host: m.Host, Port: m.Port, TLS: deliver.TLS(m.TLS), Username: m.Username, Password: m.Password.Reveal(), From: m.From, To: m.To}
+		if err := d.mail.Check(); err != nil {
+			ps = append(ps, c.Problem("reports.mail", err.Error(), "host, from and to are needed; tls is starttls, tls or none"))
+		}
+	}
+	if w := c.Reports.Webhook; w.URL.Reveal() != "" {
+		var err error
+		if d.webhook, err = deliver.NewWebhook(w.URL.Reveal(), w.Secret.Reveal()); err != nil {
+			ps = append(ps, c.Problem("reports.webhook", err.Error(), ""))
+		}
+	}
+	return ps
 }
 
 // buildTexts checks the texts that heed sends itself, and that there are some where an account needs them.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +36,30 @@ func TestEveryReasonIsExplainedWithWhatLiftsIt(t *testing.T) {
 		if why, lifts := because(c.d, c.n); !strings.Contains(why, c.why) || !strings.Contains(lifts, c.lifts) {
 			t.Errorf("%s: %q, %q", name, why, lifts)
 		}
+	}
+}
+
+// A nightly report reaches those who want it, through the configuration.
+func TestTheNightlyReportIsDelivered(t *testing.T) {
+	w, path := newSandbox(t, 3)
+	cfg := strings.Replace(w.config(), `nightly: "0 2 * * *"`, `nightly: "@every 1s"`, 1) + "reports: { dir: reports }\n"
+	if err := os.WriteFile(path, []byte(cfg), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := startServe(t, w, path)
+	defer p.stop(t)
+	eventually(t, "a report is there as page and table", 20*time.Second, func() bool {
+		pages, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "reports", "pass_*_nightly_*.html"))
+		tables, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "reports", "pass_*_nightly_*.csv"))
+		return len(pages) > 0 && len(tables) > 0
+	})
+	bad := strings.Replace(cfg, "reports: { dir: reports }", "reports: { mail: { host: mail.example.com, from: heed, to: [ann@example.com] }, webhook: { url: \"https://x.example\", secret: s } }", 1)
+	if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, errOut, code := heed(t, "", "check", "--offline", "-c", path)
+	if code != 1 || !strings.Contains(out+errOut, "reports.mail") || !strings.Contains(out+errOut, "reports.webhook") {
+		t.Errorf("exit %d, %s %s", code, out, errOut)
 	}
 }
 

@@ -49,7 +49,7 @@ var mayImport = map[string][]string{
 	"connector/export":              {"connector/consent", "connector/ledger", "sms/phone"},
 	"connector/evidence":            {"connector/consent", "connector/ledger", "connector/ledger/journal", "sms/phone"},
 	"connector/admin":               {"connector", "connector/consent", "connector/export", "connector/ledger", "connector/people", "connector/reply", "crm", "sms/phone"},
-	"sync/report":                   {"connector/consent", "connector/export", "connector/ledger", "sms/phone"},
+	"sync/deliver":                  {"connector", "connector/ledger"},
 	"cmd/heed":                      nil, // the wiring: everything
 }
 

@@ -204,6 +204,7 @@ type Owed struct {
 	Number phone.Number `json:"number"`
 	Seq    uint64       `json:"seq"`            // the newest event that made it owed
 	Of     uint64       `json:"of,omitempty"`   // OweAnswer: the Inbound event to answer; OweSend, OweRelay, OweNote: the Opened event; OweReport: the Pass event
+	Pass   string       `json:"pass,omitempty"` // OweReport: whose report
 	To     string       `json:"to,omitempty"`   // OweReport: one of Pass.Deliver
 	After  time.Time    `json:"after,omitzero"` // OweSend: not due before, Message.SendAt
 	Since  time.Time    `json:"since"`          // when the oldest unsettled one was recorded
@@ -246,7 +247,7 @@ func Owes(before, after Number, e Event) []Owed {
 	if e.Pass != nil && !e.Pass.FinishedAt.IsZero() {
 		var out []Owed
 		for _, to := range e.Pass.Deliver {
-			out = append(out, Owed{Key: reportKey(e.Seq, to), Kind: OweReport, Seq: e.Seq, Of: e.Seq, To: to, Since: e.At})
+			out = append(out, Owed{Key: reportKey(e.Seq, to), Kind: OweReport, Seq: e.Seq, Of: e.Seq, To: to, Pass: e.Pass.ID, Since: e.At})
 		}
 		return out
 	}

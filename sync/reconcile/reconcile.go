@@ -88,6 +88,7 @@ type Runner struct {
 	Backfill time.Duration // how far the first pass looks back in a provider's log; 7 days if 0
 	Log      *slog.Logger
 	Now      func() time.Time
+	Deliver  []string          // who is to get the reports of full passes, see ledger.Pass.Deliver
 	Window   time.Duration     // for which an opt-out is attributed to the message before it
 	Cost     float64           // of one message, for the report; 0 if not known
 	Shadow   bool              // mode: shadow; boxes stay owed, and the report says so
@@ -411,6 +412,9 @@ func (p *pass) end(ctx context.Context) error {
 		if p.pass.Figures, err = p.figures(ctx, s.Head); err != nil {
 			return err
 		}
+	}
+	if p.opts.Kind == Nightly {
+		p.pass.Deliver = slices.Clone(p.Deliver)
 	}
 	if !p.opts.DryRun {
 		// A source that is down would fill the ledger with a report a minute: the same failure is recorded once.

@@ -29,7 +29,8 @@ type CRM struct {
 	serial  int
 	records map[crm.Key]crm.Record
 	fails   map[crm.Key][]error
-	notes   map[string]string // by record and field
+	notes   map[string]string         // by record and field
+	history map[crm.Key]crm.BoxChange // nil: not kept
 	down    error
 	blocked chan struct{}
 	waiting int
@@ -50,6 +51,7 @@ var (
 	_ crm.Getter    = (*CRM)(nil)
 	_ crm.Prober    = (*CRM)(nil)
 	_ crm.Annotator = (*CRM)(nil)
+	_ crm.Historian = (*CRM)(nil)
 )
 
 // New returns an empty CRM with the objects Contact and Lead and pages of 100. now is its clock; nil means time.Now.
@@ -393,6 +395,43 @@ func (c *CRM) Annotate(ctx context.Context, notes []crm.Note) []crm.Result {
 		}
 	}
 	return results
+}
+
+// BoxChanges implements [crm.Historian]. KeepHistory turns it on.
+func (c *CRM) BoxChanges(ctx context.Context, keys []crm.Key) (map[crm.Key]crm.BoxChange, error) {
+	if err := c.enter(ctx); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found := map[crm.Key]crm.BoxChange{}
+	for _, k := range keys {
+		if ch, ok := c.history[k]; ok {
+			found[k] = ch
+		}
+	}
+	return found, nil
+}
+
+// KeepHistory makes the CRM remember who changed a box, from now on.
+func (c *CRM) KeepHistory() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.history = map[crm.Key]crm.BoxChange{}
+}
+
+// ChangeAs is Change by an actor of a kind.
+func (c *CRM) ChangeAs(k crm.Key, by crm.Actor, edit func(*crm.Record)) {
+	before, _ := c.Record(k)
+	c.Change(k, by.Name, edit)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.records[k]
+	r.ModifiedBy = by
+	c.records[k] = r
+	if c.history != nil && r.OptedOut != before.OptedOut {
+		c.history[k] = crm.BoxChange{OptedOut: r.OptedOut, At: r.ModifiedAt, Actor: by}
+	}
 }
 
 // Note returns the text that was left in a field of a record last.

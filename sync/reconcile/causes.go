@@ -17,6 +17,8 @@ const (
 	NumberChanged  = "number_changed"
 	Unticked       = "unticked"
 	UntickedByHeed = "unticked_by_heed"
+	ByImport       = "unticked_by_import"
+	ByIntegration  = "unticked_by_integration"
 	Merged         = "merged"
 	Converted      = "converted"
 	BoxNotTicked   = "box_not_ticked"
@@ -35,6 +37,12 @@ var Causes = []Cause{
 	{UntickedByHeed, "The box was unticked under the CRM user that heed itself uses.",
 		"Another integration shares heed's CRM user.",
 		"Ticks it again. Give heed a user of its own, so that the report can name who did it."},
+	{ByImport, "The box was unticked together with many other changes of one user within a minute, as an import does it.",
+		"A list from before the opt-out is imported again, with the box empty.",
+		"Ticks it again. At least 20 of the records that were read together were last changed by that user in that minute; heed cannot see the import itself."},
+	{ByIntegration, "The box was unticked under a CRM user that only programs use.",
+		"A marketing system writes its own idea of consent back to the CRM.",
+		"Ticks it again. The report names the user; stop that system from writing the field, or it will do it again."},
 	{MissedWebhook, "A reply is in the provider's log, and its webhook never came.",
 		"heed was down for two hours, or the provider calls an old address.",
 		"Records the reply as if its webhook had come: an opt-out blocks and ticks, a START lifts, an unclear one is held."},

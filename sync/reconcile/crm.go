@@ -18,15 +18,18 @@ import (
 type source struct {
 	CRM
 	mirror ledger.Mirror
-	sweep  uint64            // number of the full read in progress, 0 if none is
-	counts map[string]int    // what was counted while reading it
-	via    map[string]string // ids of records that took over from others: how
+	sweep  uint64          // number of the full read in progress, 0 if none is
+	counts map[string]int  // what was counted while reading it
+	via    map[string]took // by id: records that took over from others
 	pages  int
 
 	// Pages with one AsOf are parts of one answer, and as old as the first of them.
 	asOf   time.Time
 	seenAt time.Time
 }
+
+// took says how a record took over from another one: Merged or Converted.
+type took struct{ how, from string }
 
 // scan is the checkpoint of a full read that has not ended.
 type scan struct {
@@ -47,7 +50,7 @@ func (p *pass) crm(ctx context.Context, c CRM) error {
 	if slices.Contains(p.done, c.Name) {
 		return nil // read in full before this pass was interrupted
 	}
-	s := &source{CRM: c, mirror: p.Ledger.Mirror(c.Name), counts: map[string]int{}, via: map[string]string{}}
+	s := &source{CRM: c, mirror: p.Ledger.Mirror(c.Name), counts: map[string]int{}, via: map[string]took{}}
 	defer func() {
 		for name, n := range s.counts {
 			p.count(name, n)
@@ -201,10 +204,10 @@ func (p *pass) page(ctx context.Context, s *source, page crm.Page, asked time.Ti
 		last[rec.Key] = i
 		if len(s.via) < maxVia {
 			if rec.MergedInto != "" {
-				s.via[rec.MergedInto] = Merged
+				s.via[rec.MergedInto] = took{Merged, rec.ID}
 			}
 			if rec.Converted != nil && rec.Converted.ID != "" {
-				s.via[rec.Converted.ID] = Converted
+				s.via[rec.Converted.ID] = took{Converted, rec.ID}
 			}
 		}
 	}
@@ -348,13 +351,17 @@ func (p *pass) compare(ctx context.Context, s *source, live []read, olds map[crm
 	if len(differ) == 0 {
 		return nil, nil
 	}
-	for o, err := range p.Ledger.Owed(ctx) {
+	for n := range waiting {
+		owed, err := p.Ledger.OwedOf(ctx, n)
 		if err != nil {
 			return nil, err
 		}
-		if _, ok := waiting[o.Number]; ok && o.Kind == ledger.OweBoxes {
-			waiting[o.Number] = true
-		}
+		waiting[n] = slices.ContainsFunc(owed, func(o ledger.Owed) bool { return o.Kind == ledger.OweBoxes })
+	}
+	p.askWho(ctx, s, differ, olds)
+	together := map[burst]int{}
+	for _, r := range live {
+		together[burstOf(r.Record)]++
 	}
 	// Two records of one page can change the same number's consent; the second one sees what the first one did.
 	facts := map[phone.Number]ledger.Number{}
@@ -373,9 +380,14 @@ func (p *pass) compare(ctx context.Context, s *source, live []read, olds map[crm
 			}
 			numbers[i] = num{k, waiting[n]}
 		}
-		c, ok := plan(olds[r.Key], r.Record, s.seenAt, numbers, s.via[r.ID])
+		from := s.via[r.ID]
+		c, ok := plan(olds[r.Key], r.Record, s.seenAt, numbers, from.how)
 		if !ok {
 			continue
+		}
+		c.cause = who(c.cause, r.ModifiedBy, together[burstOf(r.Record)])
+		if c.cause == from.how {
+			c.from = from.from
 		}
 		f := p.finding(s, r, c, numbers)
 		findings = append(findings, f)
@@ -388,6 +400,44 @@ func (p *pass) compare(ctx context.Context, s *source, live []read, olds map[crm
 		}
 	}
 	return findings, nil
+}
+
+// burst is a user's changes of one minute.
+type burst struct {
+	by     string
+	minute int64
+}
+
+func burstOf(r crm.Record) burst {
+	return burst{r.ModifiedBy.ID + "/" + r.ModifiedBy.Name, r.ModifiedAt.Unix() / 60}
+}
+
+// askWho finds out who changed the boxes that were unticked, where the CRM keeps a history of the field: whoever changed
+// the record last may have changed something else. What it cannot find out stays as the record says.
+func (p *pass) askWho(ctx context.Context, s *source, differ []read, olds map[crm.Key]*ledger.MirrorRecord) {
+	h, ok := s.Directory.(crm.Historian)
+	if !ok {
+		return
+	}
+	var keys []crm.Key
+	for _, r := range differ {
+		if old := olds[r.Key]; old != nil && old.OptedOut && !r.OptedOut {
+			keys = append(keys, r.Key)
+		}
+	}
+	if len(keys) == 0 {
+		return
+	}
+	changes, err := h.BoxChanges(ctx, keys)
+	if err != nil {
+		p.Log.Warn("the history of the box could not be read; the report names who last changed the record", "crm", s.Name, "error", err)
+		return
+	}
+	for i := range differ {
+		if c, ok := changes[differ[i].Key]; ok && !c.OptedOut {
+			differ[i].ModifiedBy, differ[i].ModifiedAt = c.Actor, c.At
+		}
+	}
 }
 
 // finding turns a planned change into events. Their ids are the same when the same page is planned again by the same
@@ -443,6 +493,9 @@ func detail(r read, c change, numbers []num) string {
 	}
 	switch c.action {
 	case tick:
+		if c.from != "" {
+			return fmt.Sprintf("The box was not ticked, although %s %s. The record took over from %s.", n, why, c.from)
+		}
 		return fmt.Sprintf("The box was not ticked, although %s %s.", n, why)
 	case untick:
 		return fmt.Sprintf("The box was still ticked, although %s %s.", n, why)

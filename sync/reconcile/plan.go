@@ -38,6 +38,7 @@ type change struct {
 	// numbers: for tick and untick one number under which the write is owed; else those whose consent changes.
 	numbers []phone.Number
 	at      time.Time // when their consent changed
+	from    string    // for Merged and Converted: the id of the record before
 }
 
 // plan compares a live record as it was just read with what heed knew of it (nil: nothing) and with its numbers'
@@ -90,6 +91,23 @@ func planTick(old *ledger.MirrorRecord, rec crm.Record, seenAt time.Time, out []
 		c.cause = via
 	}
 	return c, true
+}
+
+// importSize is how many records, read together, one user must have changed within a minute for it to be called an import.
+const importSize = 20
+
+// who refines the cause of a box that somebody unticked: a person, a program, or an import. together is how many records
+// the same user changed in the same minute, as far as they were read together.
+func who(cause string, by crm.Actor, together int) string {
+	switch {
+	case cause != Unticked:
+		return cause
+	case together >= importSize:
+		return ByImport
+	case by.Kind == crm.Integration:
+		return ByIntegration
+	}
+	return cause
 }
 
 // planTicked is for a ticked box of numbers that are not opted out. In doubt the box is right.

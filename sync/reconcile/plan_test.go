@@ -187,7 +187,7 @@ func TestCausesAreDocumentedOnceAndInFull(t *testing.T) {
 		}
 		seen[c.Name] = true
 	}
-	if len(seen) != 15 {
+	if len(seen) != 17 {
 		t.Errorf("%d causes", len(seen))
 	}
 }

@@ -56,6 +56,9 @@ func TestANotificationIsSentByTemplateAndItsOutcomeIsLeftOnTheRecord(t *testing.
 		if i == 1 {
 			f["Campaign__c"] = "spring"
 		}
+		if i == 3 { // on a record that is gone, and to Eve, so that two sends reach the provider
+			f["MobilePhone"] = "(206) 555-0102"
+		}
 	})
 	for i, k := range keys {
 		m.Notifications[i].RecordID = k.ID

@@ -65,9 +65,15 @@ var (
 	kTally    = []byte("tally")
 )
 
-const formatVersion = 1
+// formatVersion changes with whatever the fold keeps. An index of an earlier version lacks something, and is computed again.
+//
+// 2: messages by status, what was sent last, opt-outs, traffic, ways in, and what people did.
+const formatVersion = 2
 
-var errNewerFormat = errors.New("index was written by a newer version of heed")
+var (
+	errNewerFormat = errors.New("index was written by a newer version of heed")
+	errOlderFormat = errors.New("index was written by an older version of heed")
+)
 
 // DamageError names a value of the index that does not carry its own checksum.
 type DamageError struct {
@@ -161,6 +167,9 @@ func openBolt(path string) (db *bbolt.DB, err error) {
 		}
 		if v != nil && (len(v) != 1 || v[0] > formatVersion) {
 			return errNewerFormat
+		}
+		if v != nil && v[0] < formatVersion {
+			return errOlderFormat
 		}
 		if v == nil && !errors.Is(statErr, os.ErrNotExist) && meta.Get(kPosition) != nil {
 			return &DamageError{string(bMeta), kFormat}

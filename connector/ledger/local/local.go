@@ -156,6 +156,11 @@ func (l *Ledger) open() error {
 	var stands indexPosition
 	if damage == nil {
 		stands, damage = position(db)
+	} else if errors.Is(damage, errOlderFormat) { // it still remembers how far the journal reached
+		if older, err := openReadOnly(path); err == nil {
+			stands, _ = position(older)
+			_ = closeBolt(older)
+		}
 	}
 	l.opts.Journal.Acked = stands.seq
 	j, err := journal.Open(filepath.Join(l.dir, journalDir), l.opts.Journal)
@@ -178,8 +183,13 @@ func (l *Ledger) open() error {
 	_ = closeBolt(db)
 	// Whatever is wrong with the index, the journal has everything but the CRM mirror, which a full pass refills.
 	aside := fmt.Sprintf("%s.damaged-%s", path, l.now().UTC().Format("20060102T150405.000"))
-	l.log.Error("index is damaged; rebuilding it from the journal", "error", damage, "kept_as", aside)
-	l.degrade("the index was damaged and has been rebuilt from the journal; the next pass reads the CRM in full")
+	if errors.Is(damage, errOlderFormat) {
+		aside = fmt.Sprintf("%s.before-%s", path, l.now().UTC().Format("20060102T150405.000"))
+		l.log.Warn("index is of an older version; computing it again from the journal", "kept_as", aside)
+	} else {
+		l.log.Error("index is damaged; rebuilding it from the journal", "error", damage, "kept_as", aside)
+		l.degrade("the index was damaged and has been rebuilt from the journal; the next pass reads the CRM in full")
+	}
 	if err := os.Rename(path, aside); err != nil {
 		return errors.Join(fmt.Errorf("set damaged index aside: %w", err), j.Close())
 	}

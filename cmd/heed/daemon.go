@@ -23,6 +23,7 @@ import (
 	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/dropin"
 	"github.com/heed-sms/heed/connector/hooks"
+	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/ledger/local"
 	"github.com/heed-sms/heed/connector/people"
 	"github.com/heed-sms/heed/connector/reply"
@@ -236,6 +237,11 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	for name, fn := range run {
 		work.Go(func() { connector.Supervise(workers, d.log, name, fn) })
 	}
+	work.Go(func() { // what the page searches is made now, rather than when somebody waits for it
+		if _, err := d.ledger.Find(workers, ledger.Query{Limit: 1}); err != nil && workers.Err() == nil {
+			d.log.Error("the list of numbers could not be made", "error", err)
+		}
+	})
 	ready.Store(true)
 	d.log.Info("heed is serving", "public", d.public.Addr().String(), "url", d.cfg.Public.URL, "admin", d.admin.Addr().String(), "data_dir", d.cfg.DataDir, "version", versionString())
 	close(d.ready)

@@ -219,6 +219,21 @@ func BenchmarkMillion(b *testing.B) {
 	})
 	l := mustOpen(b, dir, quick())
 	defer l.Close()
+	find := func(name string, q ledger.Query) {
+		b.Run("find/"+name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := l.Find(b.Context(), q); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N), "ms/page")
+		})
+	}
+	find("first time", ledger.Query{}) // makes the table
+	find("newest", ledger.Query{})
+	find("last digits", ledger.Query{Ends: "4711"})
+	find("state, source and dates", ledger.Query{States: []consent.State{consent.OptedOut}, Sources: []consent.Source{consent.Admin}, Since: time.Now().Add(-time.Hour)})
+	find("campaign", ledger.Query{Campaign: "spring", Window: time.Hour})
 	b.Run("decide", func(b *testing.B) {
 		b.ReportAllocs()
 		if d := l.Decide(number(n - 1)); d.Verdict != consent.Block {

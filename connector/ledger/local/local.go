@@ -73,7 +73,8 @@ type Ledger struct {
 	head     uint64 // newest durable sequence
 	applied  uint64 // newest sequence in the index
 
-	due *dueList
+	due   *dueList
+	table table
 }
 
 // state is what a decision needs of a number, in memory.
@@ -716,6 +717,11 @@ func (l *Ledger) advance(f []folded) error {
 		}
 	}
 	l.mu.Unlock()
+	for _, x := range f {
+		if _, _, changes := ledger.Change(x.event); changes && x.event.Number.IsValid() {
+			l.table.touch(x.event.Number)
+		}
+	}
 	l.due.update(owed)
 	l.progress.Lock()
 	l.applied = last

@@ -2,7 +2,6 @@ package local
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -11,13 +10,10 @@ import (
 	"iter"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
 
-	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/ledger/journal"
 	"github.com/heed-sms/heed/sms/phone"
@@ -297,105 +293,6 @@ func (l *Ledger) MessagesBefore(ctx context.Context, id string) iter.Seq2[ledger
 			}
 		}
 	}
-}
-
-// Find returns a page of the numbers that match a query.
-func (l *Ledger) Find(ctx context.Context, q ledger.Query) (ledger.Found, error) {
-	limit := q.Limit
-	switch {
-	case limit == 0:
-		limit = 50
-	case limit < 0 || limit > 1000:
-		return ledger.Found{}, fmt.Errorf("%w: a page of %d numbers, at most 1000", ledger.ErrInvalid, limit)
-	}
-	after, err := parsePlace(q.After)
-	if err != nil {
-		return ledger.Found{}, err
-	}
-	campaigns, err := l.campaigns(ctx, q)
-	if err != nil {
-		return ledger.Found{}, err
-	}
-	var rows []ledger.Number
-	for n, err := range l.Numbers(ctx, phone.Number{}) {
-		if err != nil {
-			return ledger.Found{}, err
-		}
-		if matches(n, q) && (campaigns == nil || campaigns[n.Number] == q.Campaign) {
-			rows = append(rows, n)
-		}
-	}
-	slices.SortFunc(rows, func(a, b ledger.Number) int { return comparePlace(placeOf(a), placeOf(b)) })
-	out := ledger.Found{Total: len(rows)}
-	if q.After != "" {
-		i, ok := slices.BinarySearchFunc(rows, after, func(n ledger.Number, p place) int { return comparePlace(placeOf(n), p) })
-		if ok {
-			i++
-		}
-		rows = rows[i:]
-	}
-	if len(rows) > limit {
-		rows = rows[:limit]
-		out.Next = placeOf(rows[limit-1]).String()
-	}
-	out.Rows = rows
-	return out, nil
-}
-
-// place is where a number stands in the order of Find: newest first, then by number.
-type place struct {
-	ms     int64
-	number uint64
-}
-
-func placeOf(n ledger.Number) place { return place{n.At().UnixMilli(), n.Number.Uint64()} }
-
-func comparePlace(a, b place) int {
-	return cmp.Or(cmp.Compare(b.ms, a.ms), cmp.Compare(a.number, b.number))
-}
-
-func (p place) String() string { return fmt.Sprintf("%d-%d", p.ms, p.number) }
-
-func parsePlace(s string) (p place, err error) {
-	if s == "" {
-		return p, nil
-	}
-	ms, number, _ := strings.Cut(s, "-")
-	if p.ms, err = strconv.ParseInt(ms, 10, 64); err == nil {
-		p.number, err = strconv.ParseUint(number, 10, 64)
-	}
-	if err != nil {
-		return p, fmt.Errorf("%w: %q is no place to go on from", ledger.ErrInvalid, s)
-	}
-	return p, nil
-}
-
-func matches(n ledger.Number, q ledger.Query) bool {
-	state, at := n.Facts.State(), n.At()
-	switch {
-	case len(q.States) == 0 && state == consent.Unknown, len(q.States) > 0 && !slices.Contains(q.States, state),
-		len(q.Sources) > 0 && !slices.Contains(q.Sources, n.Source),
-		!q.Since.IsZero() && at.Before(q.Since), !q.Until.IsZero() && !at.Before(q.Until):
-		return false
-	}
-	return strings.HasSuffix(n.Number.String(), q.Ends)
-}
-
-// campaigns returns the campaign of each number's newest opt-out, nil if the query does not ask for one.
-func (l *Ledger) campaigns(ctx context.Context, q ledger.Query) (map[phone.Number]string, error) {
-	if q.Campaign == "" {
-		return nil, nil
-	}
-	out := map[phone.Number]string{}
-	for o, err := range l.OptOuts(ctx, time.Time{}) {
-		if err != nil {
-			return nil, err
-		}
-		if _, newer := out[o.Number]; !newer {
-			out[o.Number] = o.Campaign(q.Window)
-		}
-	}
-	return out, nil
 }
 
 // OptOuts yields the changes to opted out at or after since, newest first.

@@ -41,7 +41,7 @@ func (c *call) collections(path []string) *response {
 	if res := c.only("collections_upsert", "PATCH"); res != nil {
 		return res
 	}
-	f := c.o.visible(t, path[1])
+	f := c.o.visible(c.user, t, path[1])
 	if f == nil || f.sys != sysID && !f.ExternalID {
 		return restError("collections_upsert", errExternalID(path[1]))
 	}
@@ -97,7 +97,7 @@ func (c *call) saveAll(kind string, only *table, by *field) *response {
 			chunks, last = chunks+1, tables[i]
 		}
 		// A value of the wrong JSON type spoils the whole request, not its row.
-		if _, err := c.o.decode(tables[i], withoutID(records[i]), false); err != nil && err.code == "JSON_PARSER_ERROR" {
+		if _, err := c.o.decode(c.user, tables[i], withoutID(records[i])); err != nil && err.code == "JSON_PARSER_ERROR" {
 			return restError(kind, c.located(err))
 		}
 	}
@@ -230,7 +230,7 @@ func (c *call) upsertRow(t *table, by *field, rec map[string]any, seen map[strin
 		found := c.o.findAll(t, by, v)
 		switch len(found) {
 		case 0:
-			as, err := c.o.decode(t, rest, false)
+			as, err := c.o.decode(c.user, t, rest)
 			if err != nil {
 				return saveResult{}, err
 			}

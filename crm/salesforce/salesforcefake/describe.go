@@ -78,11 +78,11 @@ type describedField struct {
 	Updateable         bool             `json:"updateable"`
 }
 
-// describe shows the object as the integration user sees it: hidden fields are absent, read-only ones say so.
+// describe shows the object as the user sees it: hidden fields are absent, read-only ones say so.
 func (c *call) describe(t *table) *response {
 	fields := []describedField{}
 	for _, f := range t.fields {
-		access := c.o.access(t, f)
+		access := c.o.access(c.user, t, f)
 		if access == Hidden {
 			continue
 		}

@@ -692,7 +692,7 @@ func BenchmarkMillion(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				c, err := o.compile(q, false)
+				c, err := o.compile(q, everyone, false)
 				if err != nil {
 					b.Fatal(err)
 				}

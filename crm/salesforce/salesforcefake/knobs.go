@@ -132,7 +132,7 @@ func (k *Knobs) validate(o *Org) error {
 type knobs struct {
 	mu   sync.Mutex
 	k    Knobs
-	fls  map[string]Access
+	fls  map[flsKey]Access
 	rand *rand.Rand
 }
 
@@ -176,18 +176,18 @@ func (o *Org) setKnobs(change func(*Knobs) error) error {
 		o.sessions.expireAll()
 		k.ExpireTokens = false
 	}
-	fls := map[string]Access{}
+	fls := map[flsKey]Access{}
 	for _, f := range k.ReadOnlyFields {
-		fls[strings.ToLower(f)] = ReadOnly
+		fls[flsKey{integrationUser, strings.ToLower(f)}] = ReadOnly
 	}
 	for _, f := range k.HiddenFields {
-		fls[strings.ToLower(f)] = Hidden
+		fls[flsKey{integrationUser, strings.ToLower(f)}] = Hidden
 	}
 	kn.k, kn.fls = k, fls
 	return nil
 }
 
-func (kn *knobs) access(key string) Access {
+func (kn *knobs) access(key flsKey) Access {
 	kn.mu.Lock()
 	defer kn.mu.Unlock()
 	return kn.fls[key]

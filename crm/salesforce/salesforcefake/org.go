@@ -50,7 +50,7 @@ type Org struct {
 	mu         sync.RWMutex
 	tables     map[string]*table // lower case
 	users      *table
-	fls        map[string]Access // "contact.sms_opt_out__c"
+	fls        map[flsKey]Access
 	pending    []pendingWrite
 	hasPending atomic.Bool
 	people     []Person
@@ -86,7 +86,7 @@ func New(opt Options) *Org {
 	if !ok || !strings.HasPrefix(orgID, "00D") {
 		panic(fmt.Sprintf("salesforcefake: OrgID %q is not an organization id (00D…, 15 or 18 characters)", opt.OrgID))
 	}
-	o := &Org{opt: opt, orgID: orgID, tables: map[string]*table{}, fls: map[string]Access{}, closed: make(chan struct{}),
+	o := &Org{opt: opt, orgID: orgID, tables: map[string]*table{}, fls: map[flsKey]Access{}, closed: make(chan struct{}),
 		knobs: newKnobs(opt.Seed), counters: newCounters(), sessions: newSessions(), cursors: newCursors()}
 	for _, ob := range standardObjects() {
 		o.tables[strings.ToLower(ob.name)] = &table{object: ob}
@@ -151,26 +151,42 @@ func (o *Org) AddField(f Field) error {
 }
 
 // SetAccess sets the integration user's field-level security for one field.
-func (o *Org) SetAccess(object, name string, a Access) {
+func (o *Org) SetAccess(object, name string, a Access) { o.SetUserAccess(o.UserID(), object, name, a) }
+
+// SetUserAccess sets one user's field-level security for one field. It panics if there is no such user.
+func (o *Org) SetUserAccess(userID, object, name string, a Access) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.fls[strings.ToLower(object+"."+name)] = a
+	user, err := o.users.find(userID)
+	if err != nil {
+		panic(fmt.Sprintf("salesforcefake: user %s: %v", userID, err))
+	}
+	o.fls[flsKey{user, strings.ToLower(object + "." + name)}] = a
+}
+
+// flsKey is a field as one user sees it: "contact.sms_opt_out__c".
+type flsKey struct {
+	user  uint32
+	field string
 }
 
 func (o *Org) table(name string) *table { return o.tables[strings.ToLower(name)] }
 
-func (o *Org) access(t *table, f *field) Access {
-	if f.sys == sysID {
+// everyone is the user of Go helpers: nothing is hidden from them.
+const everyone = 0
+
+func (o *Org) access(user uint32, t *table, f *field) Access {
+	if f.sys == sysID || user == everyone {
 		return ReadWrite
 	}
-	key := strings.ToLower(t.name + "." + f.Name)
+	key := flsKey{user, strings.ToLower(t.name + "." + f.Name)}
 	return max(o.fls[key], o.knobs.access(key))
 }
 
-// visible returns a field that the integration user may see.
-func (o *Org) visible(t *table, name string) *field {
+// visible returns a field that the user may see.
+func (o *Org) visible(user uint32, t *table, name string) *field {
 	f := t.field(name)
-	if f == nil || o.access(t, f) == Hidden {
+	if f == nil || o.access(user, t, f) == Hidden {
 		return nil
 	}
 	return f
@@ -239,7 +255,7 @@ func (t *table) find(id string) (uint32, *apiError) {
 func (o *Org) Insert(object string, fields map[string]any) string {
 	var id string
 	err := o.change(object, func(x *tx, t *table) *apiError {
-		as, err := o.decode(t, fields, true)
+		as, err := o.decode(everyone, t, fields)
 		if err != nil {
 			return err
 		}
@@ -269,7 +285,7 @@ func (o *Org) UpdateAs(userID, object, id string, fields map[string]any) error {
 		if err != nil {
 			return err
 		}
-		as, err := o.decode(t, fields, true)
+		as, err := o.decode(everyone, t, fields)
 		if err != nil {
 			return err
 		}
@@ -377,7 +393,7 @@ func (o *Org) Merge(object, master string, losers []string, keep map[string]any)
 		if err != nil {
 			return err
 		}
-		as, err := o.decode(t, keep, true)
+		as, err := o.decode(everyone, t, keep)
 		if err != nil {
 			return err
 		}

@@ -45,6 +45,7 @@ func (o *Org) parent(h hop, r *row) *row {
 // compiled is a query bound to the schema.
 type compiled struct {
 	o      *Org
+	user   uint32 // whose query it is
 	t      *table
 	proj   *projection
 	count  bool
@@ -75,14 +76,14 @@ type projected struct {
 	child *projection // with its own fields
 }
 
-func (o *Org) compile(q *soql, all bool) (*compiled, *apiError) {
+func (o *Org) compile(q *soql, user uint32, all bool) (*compiled, *apiError) {
 	t := o.table(q.object.text)
 	if t == nil {
 		return nil, queryError("INVALID_TYPE", q.text, q.object.pos, "sObject type '%s' is not supported. If you are "+
 			"attempting to use a custom object, be sure to append the '__c' after the entity name. Please reference "+
 			"your WSDL or the describe call for the appropriate names.", q.object.text)
 	}
-	c := &compiled{o: o, t: t, count: q.count, limit: q.limit, offset: q.offset, all: all, where: everything(),
+	c := &compiled{o: o, user: user, t: t, count: q.count, limit: q.limit, offset: q.offset, all: all, where: everything(),
 		proj: &projection{t: t}}
 	for _, p := range q.fields {
 		if err := c.project(q, p); err != nil {
@@ -91,7 +92,7 @@ func (o *Org) compile(q *soql, all bool) (*compiled, *apiError) {
 	}
 	c.keep = func(*row) bool { return true }
 	if q.where != nil {
-		b := binder{o: o, t: t, q: q, now: o.now()}
+		b := binder{o: o, user: user, t: t, q: q, now: o.now()}
 		keep, bd, err := b.bind(q.where)
 		if err != nil {
 			return nil, err
@@ -99,7 +100,7 @@ func (o *Org) compile(q *soql, all bool) (*compiled, *apiError) {
 		c.keep, c.where = keep, bd
 	}
 	for _, ob := range q.order {
-		acc, err := o.resolve(t, q.text, ob.path)
+		acc, err := o.resolve(user, t, q.text, ob.path)
 		if err != nil {
 			return nil, err
 		}
@@ -118,7 +119,7 @@ func noSuchColumn(text string, pos int, column, entity string) *apiError {
 }
 
 // walk follows a path's relations and returns the parents passed and the last name's table.
-func (o *Org) walk(t *table, text string, p path) (hops []hop, at *table, last string, err *apiError) {
+func (o *Org) walk(user uint32, t *table, text string, p path) (hops []hop, at *table, last string, err *apiError) {
 	parts := p.parts
 	if len(parts) > 1 && strings.EqualFold(parts[0], t.name) {
 		parts = parts[1:]
@@ -126,7 +127,7 @@ func (o *Org) walk(t *table, text string, p path) (hops []hop, at *table, last s
 	at = t
 	for len(parts) > 1 {
 		ref := at.byRelation[strings.ToLower(parts[0])]
-		if ref == nil || o.access(at, ref) == Hidden {
+		if ref == nil || o.access(user, at, ref) == Hidden {
 			return nil, nil, "", queryError("INVALID_FIELD", text, p.pos, "Didn't understand relationship '%s' in field "+
 				"path. If you are attempting to use a custom relationship, be sure to append the '__r' after the custom "+
 				"relationship name. Please reference your WSDL or the describe call for the appropriate names.", parts[0])
@@ -141,12 +142,12 @@ func (o *Org) walk(t *table, text string, p path) (hops []hop, at *table, last s
 	return hops, at, parts[0], nil
 }
 
-func (o *Org) resolve(t *table, text string, p path) (accessor, *apiError) {
-	hops, at, last, err := o.walk(t, text, p)
+func (o *Org) resolve(user uint32, t *table, text string, p path) (accessor, *apiError) {
+	hops, at, last, err := o.walk(user, t, text, p)
 	if err != nil {
 		return accessor{}, err
 	}
-	f := o.visible(at, last)
+	f := o.visible(user, at, last)
 	if f == nil {
 		return accessor{}, noSuchColumn(text, p.pos, last, at.name)
 	}
@@ -154,11 +155,11 @@ func (o *Org) resolve(t *table, text string, p path) (accessor, *apiError) {
 }
 
 func (c *compiled) project(q *soql, p path) *apiError {
-	hops, at, last, err := c.o.walk(c.t, q.text, p)
+	hops, at, last, err := c.o.walk(c.user, c.t, q.text, p)
 	if err != nil {
 		return err
 	}
-	f := c.o.visible(at, last)
+	f := c.o.visible(c.user, at, last)
 	if f == nil {
 		return noSuchColumn(q.text, p.pos, last, at.name)
 	}
@@ -209,10 +210,11 @@ func (a bounds) or(b bounds) bounds {
 }
 
 type binder struct {
-	o   *Org
-	t   *table
-	q   *soql
-	now time.Time
+	o    *Org
+	user uint32
+	t    *table
+	q    *soql
+	now  time.Time
 }
 
 func (b *binder) bind(e expr) (func(*row) bool, bounds, *apiError) {
@@ -275,7 +277,7 @@ type operand struct {
 
 func (b *binder) cond(c cond) (func(*row) bool, bounds, *apiError) {
 	bd := everything()
-	acc, err := b.o.resolve(b.t, b.q.text, c.path)
+	acc, err := b.o.resolve(b.user, b.t, b.q.text, c.path)
 	if err != nil {
 		return nil, bd, err
 	}

@@ -202,9 +202,9 @@ func shown(v any) any {
 	return v
 }
 
-// decode reads the fields of one record. admin lifts field-level security. The key "attributes" is skipped; ids are
-// the caller's affair.
-func (o *Org) decode(t *table, in map[string]any, admin bool) ([]assign, *apiError) {
+// decode reads the fields of one record that the user writes. The key "attributes" is skipped; ids are the caller's
+// affair.
+func (o *Org) decode(user uint32, t *table, in map[string]any) ([]assign, *apiError) {
 	var out []assign
 	var locked []string
 	for _, name := range sortedKeys(in) {
@@ -212,10 +212,10 @@ func (o *Org) decode(t *table, in map[string]any, admin bool) ([]assign, *apiErr
 			continue
 		}
 		f := t.field(name)
-		if f == nil || !admin && o.access(t, f) == Hidden {
+		if f == nil || o.access(user, t, f) == Hidden {
 			return nil, refuse("INVALID_FIELD", "No such column '%s' on sobject of type %s", name, t.name)
 		}
-		if !f.writable() || !admin && o.access(t, f) == ReadOnly {
+		if !f.writable() || o.access(user, t, f) == ReadOnly {
 			locked = append(locked, f.Name)
 			continue
 		}

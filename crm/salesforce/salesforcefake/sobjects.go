@@ -121,7 +121,7 @@ func (c *call) insert(t *table, in map[string]any) (uint32, *apiError) {
 	if idKey(in) != "" {
 		return 0, refuse("INVALID_FIELD", "cannot specify Id in an insert call").on("Id")
 	}
-	as, err := c.o.decode(t, in, false)
+	as, err := c.o.decode(c.user, t, in)
 	if err != nil {
 		return 0, err
 	}
@@ -132,7 +132,7 @@ func (c *call) update(t *table, num uint32, in map[string]any) *apiError {
 	if t.readOnly {
 		return refuse("INSUFFICIENT_ACCESS_OR_READONLY", "insufficient access rights on object id")
 	}
-	as, err := c.o.decode(t, in, false)
+	as, err := c.o.decode(c.user, t, in)
 	if err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func (c *call) show(kind string, t *table, num uint32) *response {
 
 // columns turns a fields parameter into a projection; without one it is every visible field.
 func (c *call) columns(t *table, lists []string) (*projection, *apiError) {
-	cq := &compiled{o: c.o, t: t, proj: &projection{t: t}}
+	cq := &compiled{o: c.o, user: c.user, t: t, proj: &projection{t: t}}
 	q := &soql{text: strings.Join(lists, ",")}
 	pos := 0
 	for name := range strings.SplitSeq(q.text, ",") {
@@ -240,7 +240,7 @@ func (c *call) columns(t *table, lists []string) (*projection, *apiError) {
 	}
 	if len(cq.proj.nodes) == 0 {
 		for _, f := range t.fields {
-			if c.o.access(t, f) != Hidden {
+			if c.o.access(c.user, t, f) != Hidden {
 				cq.proj.nodes = append(cq.proj.nodes, projected{name: f.Name, f: f})
 			}
 		}
@@ -253,7 +253,7 @@ func (c *call) byField(t *table, name, val string) *response {
 	if res := c.only("record", "GET", "PATCH", "DELETE"); res != nil {
 		return res
 	}
-	f := c.o.visible(t, name)
+	f := c.o.visible(c.user, t, name)
 	if f != nil && f.sys == sysID {
 		return c.record(t, val)
 	}
@@ -337,7 +337,7 @@ func (c *call) upsert(t *table, f *field, v value, found []uint32, in map[string
 			return c.update(t, found[0], in)
 		}
 		created = true
-		as, err := c.o.decode(t, in, false)
+		as, err := c.o.decode(c.user, t, in)
 		if err != nil {
 			return err
 		}
@@ -558,7 +558,7 @@ func (c *call) queryResource() *response {
 		if err != nil {
 			return restError("query", err)
 		}
-		cq, err := c.o.compile(q, c.path[0] == "queryAll")
+		cq, err := c.o.compile(q, c.user, c.path[0] == "queryAll")
 		if err != nil {
 			return restError("query", err)
 		}

@@ -106,7 +106,7 @@ func (c *call) saveAll(kind string, only *table, by *field) *response {
 			"Cannot have more than %d chunks in a single operation. Please rearrange the data to reduce chunking.", maxChunks))
 	}
 	seen := map[string]bool{}
-	return c.rows(kind, len(records), in.AllOrNone, func(i int) (saveResult, *apiError) {
+	return c.rows(kind, chunkSizes(tables), in.AllOrNone, func(i int) (saveResult, *apiError) {
 		t, rec := tables[i], records[i]
 		switch kind {
 		case "collections_insert":
@@ -123,20 +123,30 @@ func (c *call) saveAll(kind string, only *table, by *field) *response {
 	})
 }
 
-// rows runs a write for each row, with its own rollback or, under allOrNone, one for all.
-func (c *call) rows(kind string, n int, allOrNone bool, do func(int) (saveResult, *apiError)) *response {
-	whole := c.x.savepoint()
-	out := make([]saveResult, n)
-	failed := 0
-	for i := range out {
-		sp := c.x.savepoint()
-		res, err := do(i)
-		if err != nil {
-			c.x.rollback(sp)
-			res = notSaved(err)
-			failed++
+// chunkSizes are the lengths of the runs of one object: the platform saves each run by itself.
+func chunkSizes(tables []*table) []int {
+	var out []int
+	for i, t := range tables {
+		if i == 0 || t != tables[i-1] {
+			out = append(out, 0)
 		}
-		out[i] = res
+		out[len(out)-1]++
+	}
+	return out
+}
+
+// rows runs a write for each row, with its own rollback or, under allOrNone, one for all.
+func (c *call) rows(kind string, chunks []int, allOrNone bool, do func(int) (saveResult, *apiError)) *response {
+	whole := c.x.savepoint()
+	n, failed := 0, 0
+	for _, size := range chunks {
+		n += size
+	}
+	out := make([]saveResult, n)
+	from := 0
+	for _, size := range chunks {
+		failed += c.saveChunk(out[from:from+size], func(i int) (saveResult, *apiError) { return do(from + i) })
+		from += size
 	}
 	if allOrNone && failed > 0 {
 		c.x.rollback(whole)
@@ -149,6 +159,40 @@ func (c *call) rows(kind string, n int, allOrNone bool, do func(int) (saveResult
 	}
 	c.tally(n-failed, failed)
 	return jsonResponse(kind, 200, out)
+}
+
+// saveChunk saves up to 200 records of one object, which share one run of the customer's triggers: one that throws takes
+// all records that reached it along. It returns how many failed.
+func (c *call) saveChunk(out []saveResult, do func(int) (saveResult, *apiError)) (failed int) {
+	c.chunk = len(out)
+	defer func() { c.chunk = 0 }()
+	whole := c.x.savepoint()
+	var thrown *apiError
+	for i := range out {
+		sp := c.x.savepoint()
+		res, err := do(i)
+		switch {
+		case err != nil && err.chunk:
+			c.x.rollback(sp)
+			thrown, res = err, saveResult{Success: true} // with the others, below
+		case err != nil:
+			c.x.rollback(sp)
+			res.Errors, res.Success, res.ID, res.Created = notSaved(err).Errors, false, "", nil
+			failed++
+		}
+		out[i] = res
+	}
+	if thrown == nil {
+		return failed
+	}
+	c.x.rollback(whole)
+	for i := range out {
+		if out[i].Success {
+			out[i] = notSaved(thrown)
+			failed++
+		}
+	}
+	return failed
 }
 
 func withoutID(rec map[string]any) map[string]any {
@@ -264,7 +308,7 @@ func (c *call) deleteAll() *response {
 		return restError(kind, err)
 	}
 	seen := map[string]bool{}
-	return c.rows(kind, len(ids), strings.EqualFold(c.query.Get("allOrNone"), "true"), func(i int) (saveResult, *apiError) {
+	return c.rows(kind, []int{len(ids)}, strings.EqualFold(c.query.Get("allOrNone"), "true"), func(i int) (saveResult, *apiError) {
 		for _, t := range c.o.tables {
 			if !strings.HasPrefix(ids[i], t.prefix) {
 				continue

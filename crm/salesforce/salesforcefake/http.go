@@ -18,7 +18,7 @@ import (
 
 const (
 	maxURI          = 16 << 10 // bytes of the URI, and of URI and headers together
-	maxBody         = 6 << 20
+	maxBody         = 6 << 20  // of all but an upload of bulk data
 	firstVersion    = 20
 	lastVersion     = 67
 	contentTypeJSON = "application/json;charset=UTF-8"
@@ -35,6 +35,9 @@ type response struct {
 	ctype  string
 	body   []byte
 	header map[string]string
+
+	// stream writes the body piece by piece, instead of body. It is called without the org's lock.
+	stream func(io.Writer) error
 }
 
 func jsonResponse(kind string, status int, v any) *response {
@@ -152,6 +155,10 @@ func (o *Org) write(w http.ResponseWriter, r *http.Request, res *response, trunc
 	for k, v := range res.header {
 		h.Set(k, v)
 	}
+	if res.stream != nil {
+		o.writeStream(w, r, res, truncate)
+		return
+	}
 	body := res.body
 	if len(body) >= gzipWorthwhile && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		var b bytes.Buffer
@@ -175,6 +182,36 @@ func (o *Org) write(w http.ResponseWriter, r *http.Request, res *response, trunc
 		panic(http.ErrAbortHandler)
 	}
 	_, _ = w.Write(body)
+}
+
+func (o *Org) writeStream(w http.ResponseWriter, r *http.Request, res *response, truncate bool) {
+	var out io.Writer = w
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Header().Set("Vary", "Accept-Encoding")
+		z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // the level is valid
+		defer z.Close()
+		out = z
+	}
+	w.WriteHeader(res.status)
+	if r.Method == http.MethodHead {
+		return
+	}
+	if truncate {
+		out = cutter{w}
+	}
+	if err := res.stream(out); err != nil {
+		panic(http.ErrAbortHandler) // the caller has gone
+	}
+}
+
+// cutter writes half of the first piece and hangs up.
+type cutter struct{ w http.ResponseWriter }
+
+func (c cutter) Write(p []byte) (int, error) {
+	_, _ = c.w.Write(p[:len(p)/2])
+	_ = http.NewResponseController(c.w).Flush()
+	panic(http.ErrAbortHandler)
 }
 
 var versionPath = regexp.MustCompile(`^/services/data/v(\d{1,3})\.0(/.*)?$`)
@@ -239,9 +276,12 @@ type call struct {
 	user    uint32
 	lockAll bool
 	nested  bool
+	chunk   int // records that are saved together with the one at hand
 }
 
-func (c *call) author() author { return author{user: c.user, lockAll: c.lockAll} }
+func (c *call) author() author {
+	return author{user: c.user, lockAll: c.lockAll, chunk: max(c.chunk, 1)}
+}
 
 func (c *call) prefix() string { return "/services/data/" + c.version }
 
@@ -272,7 +312,7 @@ func (o *Org) answerData(r *http.Request, version, rest string) (*response, stri
 		c.path = append(c.path, u)
 	}
 	var err *apiError
-	if c.body, err = readBody(r); err != nil {
+	if c.body, err = readBody(r, bodyLimit(c.path)); err != nil {
 		return o.metered(restError("bad_body", err)), ""
 	}
 	write := c.method != http.MethodGet && c.method != http.MethodHead
@@ -318,7 +358,14 @@ func (o *Org) answerData(r *http.Request, version, rest string) (*response, stri
 	return res, fault
 }
 
-func readBody(r *http.Request) ([]byte, *apiError) {
+func bodyLimit(path []string) int64 {
+	if path[0] == "jobs" {
+		return maxUpload
+	}
+	return maxBody
+}
+
+func readBody(r *http.Request, limit int64) ([]byte, *apiError) {
 	var src io.Reader = r.Body
 	if r.Header.Get("Content-Encoding") == "gzip" && r.ContentLength != 0 {
 		z, err := gzip.NewReader(r.Body)
@@ -330,11 +377,11 @@ func readBody(r *http.Request) ([]byte, *apiError) {
 		}
 		src = z
 	}
-	b, err := io.ReadAll(io.LimitReader(src, maxBody+1))
+	b, err := io.ReadAll(io.LimitReader(src, limit+1))
 	switch {
 	case err != nil:
 		return nil, refuse("JSON_PARSER_ERROR", "the request body could not be read")
-	case len(b) > maxBody:
+	case int64(len(b)) > limit:
 		return nil, &apiError{status: 413, code: "REQUEST_ENTITY_TOO_LARGE", message: "The request body is too large"}
 	}
 	return b, nil
@@ -358,7 +405,13 @@ func (o *Org) metered(res *response) *response {
 
 func (o *Org) execute(c *call) *response {
 	o.settle()
-	if c.method == http.MethodGet || c.method == http.MethodHead {
+	jobs := c.path[0] == "jobs"
+	if !jobs && o.jobs.working.Load() > 0 {
+		o.mu.Lock()
+		o.advanceJobs()
+		o.mu.Unlock()
+	}
+	if !jobs && (c.method == http.MethodGet || c.method == http.MethodHead) {
 		o.mu.RLock()
 		defer o.mu.RUnlock()
 	} else {
@@ -372,7 +425,7 @@ func (o *Org) execute(c *call) *response {
 	return c.route()
 }
 
-// route finds the resource. Bulk (/jobs) and search are not offered.
+// route finds the resource. Search is not offered.
 func (c *call) route() *response {
 	switch c.path[0] {
 	case "":
@@ -381,6 +434,8 @@ func (c *call) route() *response {
 		return c.sobjects(c.path[1:])
 	case "query", "queryAll":
 		return c.queryResource()
+	case "jobs":
+		return c.jobsResource(c.path[1:])
 	case "limits":
 		if len(c.path) == 1 {
 			return c.limits()
@@ -471,7 +526,7 @@ func (c *call) resources() *response {
 		return res
 	}
 	out := map[string]string{}
-	for _, name := range []string{"sobjects", "query", "queryAll", "limits", "composite"} {
+	for _, name := range []string{"sobjects", "query", "queryAll", "limits", "composite", "jobs"} {
 		out[name] = c.prefix() + "/" + name
 	}
 	return jsonResponse("resources", 200, out)
@@ -487,7 +542,7 @@ func (c *call) limits() *response {
 		"DailyApiRequests":                  {limit, max(0, limit-used)},
 		"DailyAsyncApexExecutions":          {250000, 250000},
 		"DailyBulkApiBatches":               {15000, 15000},
-		"DailyBulkV2QueryJobs":              {10000, 10000},
+		"DailyBulkV2QueryJobs":              {maxBulkQuery, maxBulkQuery - len(c.o.jobs.queries)},
 		"DailyBulkV2QueryFileStorageMB":     {976562, 976562},
 		"HourlyPublishedPlatformEvents":     {50000, 50000},
 		"DailyDeliveredPlatformEvents":      {10000, 10000},

@@ -205,7 +205,7 @@ func TestRecordRoutes(t *testing.T) {
 		{c.do("GET", "sobjects/Contact/"+id+"?fields=Nope__c", nil), 400, "INVALID_FIELD", "No such column 'Nope__c' on entity 'Contact'"},
 		{c.do("GET", "sobjects/Contact/Title/x", nil), 404, "NOT_FOUND", "Provided external ID field does not exist or is not accessible: Title"},
 		{c.do("GET", "/services/data/v19.0/sobjects", nil), 404, "NOT_FOUND", "The requested resource does not exist"},
-		{c.do("GET", "jobs/query", nil), 404, "NOT_FOUND", "The requested resource does not exist"},
+		{c.do("GET", "search", nil), 404, "NOT_FOUND", "The requested resource does not exist"},
 	} {
 		wantError(t, tc.res, tc.status, tc.code, tc.text)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Knobs make the org misbehave. The zero value is a healthy org. Over HTTP they are GET and PUT /sandbox/knobs; a PUT
@@ -49,6 +50,13 @@ type Knobs struct {
 	NextRead  []string `json:"next_read"`  // faults of the coming reading data calls
 	NextToken []string `json:"next_token"` // faults of the coming token calls
 
+	BulkPolls          int      `json:"bulk_polls"`           // looks at a bulk job that find it unfinished
+	BulkMS             int      `json:"bulk_ms"`              // a bulk job takes this long by the org's clock
+	BulkPageRows       int      `json:"bulk_page_rows"`       // rows of a page of bulk results at most; 0: 50,000, or what the client asks for
+	BulkShuffleBatches bool     `json:"bulk_shuffle_batches"` // ingest batches run in random order
+	BulkNoHeaders      bool     `json:"bulk_no_headers"`      // bulk query results without Sforce-Locator and Sforce-NumberOfRecords, as behind a bad proxy
+	NextBulk           []string `json:"next_bulk"`            // how the coming bulk jobs end, one each
+
 	Maintenance string `json:"maintenance"` // "", "read_only" (writes refused) or "down" (everything 503 HTML)
 }
 
@@ -69,6 +77,40 @@ var dataFaults = []string{"ok", "500", "502", "503", "busy", "401", "403", "302"
 var tokenFaults = []string{"ok", "503", "reset", "hang", "invalid_grant", "invalid_client_id", "invalid_client", "inactive_user",
 	"inactive_org", "rate_limit_exceeded"}
 
+// nextJob returns what is to become of a new bulk job.
+func (kn *knobs) nextJob() (fate string, polls int, takes time.Duration) {
+	kn.mu.Lock()
+	defer kn.mu.Unlock()
+	return pop(&kn.k.NextBulk), kn.k.BulkPolls, time.Duration(kn.k.BulkMS) * time.Millisecond
+}
+
+func (kn *knobs) bulkPageForced() int {
+	kn.mu.Lock()
+	defer kn.mu.Unlock()
+	return kn.k.BulkPageRows
+}
+
+func (kn *knobs) bulkPage() int {
+	if n := kn.bulkPageForced(); n > 0 {
+		return n
+	}
+	return defaultResultRows
+}
+
+func (kn *knobs) dropBulkHeaders() bool {
+	kn.mu.Lock()
+	defer kn.mu.Unlock()
+	return kn.k.BulkNoHeaders
+}
+
+func (kn *knobs) shuffleBatches(order []int) {
+	kn.mu.Lock()
+	defer kn.mu.Unlock()
+	if kn.k.BulkShuffleBatches {
+		kn.rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	}
+}
+
 func (k *Knobs) validate(o *Org) error {
 	for name, rate := range map[string]float64{"error_rate_503_html": k.ErrorRate503HTML, "empty_rate": k.EmptyRate,
 		"redirect_rate": k.RedirectRate, "multiple_choices": k.MultipleChoices, "truncate_rate": k.TruncateRate, "lock_rate": k.LockRate} {
@@ -77,7 +119,7 @@ func (k *Knobs) validate(o *Org) error {
 		}
 	}
 	for name, n := range map[string]int{"latency_ms": k.LatencyMS, "expire_every_n": k.ExpireEveryN, "budget_max": k.BudgetMax,
-		"budget_used": k.BudgetUsed, "late_commit_ms": k.LateCommitMS, "page_size": k.PageSize} {
+		"budget_used": k.BudgetUsed, "late_commit_ms": k.LateCommitMS, "page_size": k.PageSize, "bulk_polls": k.BulkPolls, "bulk_ms": k.BulkMS, "bulk_page_rows": k.BulkPageRows} {
 		if n < 0 {
 			return fmt.Errorf("%s is %d, must not be negative", name, n)
 		}
@@ -94,7 +136,7 @@ func (k *Knobs) validate(o *Org) error {
 	for _, l := range []struct {
 		name        string
 		list, known []string
-	}{{"next_write", k.NextWrite, dataFaults}, {"next_read", k.NextRead, dataFaults}, {"next_token", k.NextToken, tokenFaults}} {
+	}{{"next_write", k.NextWrite, dataFaults}, {"next_read", k.NextRead, dataFaults}, {"next_token", k.NextToken, tokenFaults}, {"next_bulk", k.NextBulk, bulkFaults}} {
 		for _, f := range l.list {
 			if !slices.Contains(l.known, f) {
 				return fmt.Errorf("%s: fault %q is unknown: use %s", l.name, f, strings.Join(l.known, ", "))

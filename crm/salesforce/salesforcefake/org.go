@@ -44,6 +44,7 @@ type Org struct {
 	counters *counters
 	sessions *sessions
 	cursors  *cursors
+	jobs     jobs
 	closed   chan struct{}
 	close    sync.Once
 
@@ -472,3 +473,6 @@ func (o *Org) Convert(lead string, mapOptOut bool) (contact string, err error) {
 	})
 	return contact, err
 }
+
+// admin says whether the user is a system administrator.
+func (o *Org) admin(user uint32) bool { return user == everyone || user == adminUser }

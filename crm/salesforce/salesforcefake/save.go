@@ -17,6 +17,7 @@ type apiError struct {
 	message string
 	fields  []string
 	place   string // the JSON key at fault, for the position in the message
+	chunk   bool   // the failure of a trigger, which takes all records of its run along
 }
 
 func (e *apiError) Error() string { return e.code + ": " + e.message }
@@ -247,6 +248,7 @@ type author struct {
 	user    uint32
 	admin   bool // a Go helper: no field-level security, no injected refusals
 	lockAll bool // injected: every row of this call is locked by somebody else
+	chunk   int  // records in the same run of the triggers
 }
 
 // insert makes a new record.

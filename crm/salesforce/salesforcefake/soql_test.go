@@ -281,7 +281,7 @@ func FuzzSOQL(f *testing.F) {
 			}
 			return
 		}
-		if c, err := o.compile(q, true); err == nil {
+		if c, err := o.compile(q, everyone, true); err == nil {
 			c.run()
 		}
 	})

@@ -439,3 +439,10 @@ func (o *Org) release(which func(pendingWrite) bool) {
 	})
 	o.hasPending.Store(len(o.pending) > 0)
 }
+
+// erase removes a record for good.
+func (x *tx) erase(t *table, num uint32) {
+	x.undo = append(x.undo, undoEntry{t, num, t.rows[num-1]})
+	t.rows[num-1] = nil
+	t.stale++
+}

@@ -182,7 +182,10 @@ func TestBulkJobsTakeTimeAndEnd(t *testing.T) {
 	}
 	wantError(t, c.do("DELETE", "jobs/query/"+running, nil), 400, "INVALIDJOBSTATE", "InProgress")
 
-	knob(t, o, func(k *Knobs) { k.BulkMS = 0; k.NextBulk = []string{"fail", "abort", "stuck", "expire", "disabled", "limit", "ok"} })
+	knob(t, o, func(k *Knobs) {
+		k.BulkMS = 0
+		k.NextBulk = []string{"fail", "abort", "stuck", "expire", "disabled", "limit", "ok"}
+	})
 	failed := c.bulk(soql)
 	if info := c.do("GET", "jobs/query/"+failed, nil).object(t); info["state"] != "Failed" || !strings.Contains(info["errorMessage"].(string), "retried more than 15 times") {
 		t.Errorf("fail: %v", info)

@@ -52,7 +52,7 @@ func (c *call) newBulkIngest(j *job, in jobRequest) *apiError {
 	if in.Query != "" {
 		return refuse("INVALIDJOB", "query must not be specified in an ingest job")
 	}
-	if t == nil {
+	if t == nil || c.o.objectAccess(c.user, t) == Hidden {
 		return refuse("INVALIDENTITY", "Unable to find object: %s", in.Object)
 	}
 	if t.readOnly {

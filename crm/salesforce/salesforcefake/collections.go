@@ -29,7 +29,7 @@ func (c *call) collections(path []string) *response {
 		return c.deleteAll()
 	}
 	t := c.o.table(path[0])
-	if t == nil || len(path) > 2 {
+	if t == nil || len(path) > 2 || c.o.objectAccess(c.user, t) == Hidden {
 		return restError("not_found", errNotFound())
 	}
 	if len(path) == 1 {
@@ -87,7 +87,7 @@ func (c *call) saveAll(kind string, only *table, by *field) *response {
 			return restError(kind, refuse("INVALID_INPUT", "record %d: attributes.type, the object's API name, is required in each record", i))
 		}
 		tables[i] = c.o.table(typ)
-		if tables[i] == nil {
+		if tables[i] == nil || c.o.objectAccess(c.user, tables[i]) == Hidden {
 			return restError(kind, refuse("INVALID_TYPE", "sObject type '%s' is not supported.", typ))
 		}
 		if only != nil && tables[i] != only {
@@ -358,7 +358,7 @@ func (c *call) getAll(t *table) *response {
 		if id, ok := canonicalID(raw); ok {
 			r = t.row(t.number(id))
 		}
-		if r == nil || r.deleted {
+		if r == nil || r.deleted || c.o.recordAccess(c.user, t, r.num) == Hidden {
 			b.WriteString("null")
 			continue
 		}

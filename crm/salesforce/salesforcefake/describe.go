@@ -5,15 +5,23 @@ import "sort"
 // brief is what /sobjects and /sobjects/X say of an object.
 func (c *call) brief(t *table) map[string]any {
 	base := c.prefix() + "/sobjects/" + t.name
-	rw := !t.readOnly
+	rw := !t.readOnly && c.o.objectAccess(c.user, t) == ReadWrite
 	return map[string]any{
 		"name": t.name, "label": t.label, "labelPlural": t.plural, "keyPrefix": t.prefix,
-		"custom": false, "customSetting": false, "deprecatedAndHidden": false, "activateable": false, "hasSubtypes": false,
+		"custom": false, "associateEntityType": historyOr(t, "History"), "associateParentEntity": historyOr(t, t.historyOf), "customSetting": false, "deprecatedAndHidden": false, "activateable": false, "hasSubtypes": false,
 		"isSubtype": false, "isInterface": false, "feedEnabled": rw, "triggerable": rw, "layoutable": true, "searchable": true,
 		"createable": rw, "updateable": rw, "deletable": rw, "undeletable": rw, "mergeable": rw, "queryable": true,
 		"replicateable": true, "retrieveable": true, "mruEnabled": rw,
 		"urls": map[string]string{"sobject": base, "describe": base + "/describe", "rowTemplate": base + "/{ID}"},
 	}
+}
+
+// historyOr is a value that only histories have, null for others.
+func historyOr(t *table, v string) any {
+	if t.historyOf == "" {
+		return nil
+	}
+	return v
 }
 
 func (c *call) describeGlobal() *response {
@@ -24,7 +32,9 @@ func (c *call) describeGlobal() *response {
 	sort.Strings(names)
 	list := []any{}
 	for _, name := range names {
-		list = append(list, c.brief(c.o.tables[name]))
+		if t := c.o.tables[name]; c.o.objectAccess(c.user, t) != Hidden {
+			list = append(list, c.brief(t))
+		}
 	}
 	return jsonResponse("describe_global", 200, map[string]any{"encoding": "UTF-8", "maxBatchSize": maxCollection, "sobjects": list})
 }
@@ -86,7 +96,7 @@ func (c *call) describe(t *table) *response {
 		if access == Hidden {
 			continue
 		}
-		write := f.writable() && access == ReadWrite && !t.readOnly
+		write := f.writable() && access == ReadWrite && !t.readOnly && c.o.objectAccess(c.user, t) == ReadWrite
 		d := describedField{
 			Aggregatable: f.Type != Checkbox && f.filterable(), Calculated: f.Formula != nil, Createable: write, Updateable: write,
 			Custom: f.custom(), DefaultValue: f.Default, ExternalID: f.ExternalID, Filterable: f.filterable(), Sortable: f.filterable(),

@@ -44,7 +44,7 @@ func TestClientCredentials(t *testing.T) {
 		`{"error":"invalid_client_id","error_description":"client identifier invalid"}`:     c.form("client_credentials", "client_id", "x", "client_secret", "y"),
 		`{"error":"invalid_client","error_description":"invalid client credentials"}`:       c.form("client_credentials", "client_id", "heed-sandbox-client", "client_secret", "y"),
 		`{"error":"unsupported_grant_type","error_description":"grant type not supported"}`: c.form("magic"),
-		`{"error":"invalid_grant","error_description":"authentication failure"}`:            c.form("password", "username", "u", "password", "p"),
+		`{"error":"invalid_grant","error_description":"authentication failure"}`:            c.form("password", "client_id", "heed-sandbox-client", "client_secret", "heed-sandbox-secret", "username", "admin@sandbox.example", "password", "p"),
 		`{"error":"invalid_request","error_description":"must use HTTP POST"}`:              c.do("GET", "/services/oauth2/token", nil),
 	} {
 		if res.status != 400 || res.body != want {
@@ -254,7 +254,7 @@ func TestDescribeAndLists(t *testing.T) {
 			}
 		}
 	}
-	if g := c.do("GET", "sobjects", nil).object(t); len(g["sobjects"].([]any)) != 5 {
+	if g := c.do("GET", "sobjects", nil).object(t); len(g["sobjects"].([]any)) != 9 {
 		t.Errorf("describe global: %v", g["sobjects"])
 	}
 	versions := c.do("GET", "/services/data/", nil).list(t)
@@ -598,24 +598,48 @@ func TestAppliedButNeverAnswered(t *testing.T) {
 
 func TestSandboxActions(t *testing.T) {
 	c := start(t, Options{})
-	a, b := c.org.Insert("Contact", map[string]any{"LastName": "A"}), c.org.Insert("Contact", map[string]any{"LastName": "B"})
-	lead := c.org.Insert("Lead", map[string]any{"LastName": "L", "Company": "C"})
-	for _, body := range []string{
-		`{"action":"update_as","object":"Contact","id":"` + a + `","fields":{"SMS_Opt_Out__c":true}}`,
-		`{"action":"merge","object":"Contact","id":"` + a + `","losers":["` + b + `"],"fields":{"SMS_Opt_Out__c":false}}`,
-		`{"action":"undelete","object":"Contact","id":"` + b + `"}`,
-		`{"action":"convert","id":"` + lead + `"}`,
-		`{"action":"purge","object":"Contact","id":"` + b + `"}`,
+	o := c.org
+	a, b := o.Insert("Contact", map[string]any{"LastName": "A"}), o.Insert("Contact", map[string]any{"LastName": "B"})
+	gone := o.Insert("Contact", map[string]any{"LastName": "Gone"})
+	mapped, unmapped, bare := o.Insert("Lead", map[string]any{"LastName": "L", "Company": "C", "SMS_Opt_Out__c": true}),
+		o.Insert("Lead", map[string]any{"LastName": "L", "Company": "C", "SMS_Opt_Out__c": true}), o.Insert("Lead", map[string]any{"LastName": "L", "Company": "C", "SMS_Opt_Out__c": true})
+	post := func(what, body string) result { return c.do("POST", "/sandbox/"+what, body) }
+	for _, tc := range [][2]string{
+		{"update", `{"object":"Contact","id":"` + a + `","fields":{"SMS_Opt_Out__c":true},"user":"import@sandbox.example"}`},
+		{"merge", `{"object":"Contact","survivor":"` + a + `","losers":["` + b + `"],"keep":{"SMS_Opt_Out__c":false}}`},
+		{"undelete", `{"object":"Contact","id":"` + b + `"}`},
+		{"delete", `{"object":"Contact","id":"` + b + `"}`},
+		{"erase", `{"object":"Contact","id":"` + gone + `"}`},
 	} {
-		if res := c.do("POST", "/sandbox/actions", body); res.status != 204 {
-			t.Errorf("%s: %d %s", body, res.status, res.body)
+		if res := post(tc[0], tc[1]); res.status != 204 {
+			t.Errorf("%s %s: %d %s", tc[0], tc[1], res.status, res.body)
 		}
 	}
-	if c.org.Count("Contact") != 2 { // a, and the converted lead's
-		t.Errorf("%d contacts", c.org.Count("Contact"))
+	if _, there := o.Get("Contact", gone); there || o.Count("Contact") != 1 {
+		t.Errorf("erased %t, %d contacts", !there, o.Count("Contact"))
 	}
-	if res := c.do("POST", "/sandbox/actions", `{"action":"explode"}`); res.status != 400 {
-		t.Errorf("unknown action: %d", res.status)
+	if r, _ := o.Get("Contact", b); r["IsDeleted"] != true {
+		t.Errorf("deleted: %v", r)
+	}
+	ticked := func(res result) any {
+		r, _ := o.Get("Contact", res.object(t)["contact"].(string))
+		return r["SMS_Opt_Out__c"]
+	}
+	if ticked(post("convert", `{"lead":"`+mapped+`"}`)) != true {
+		t.Error("lead_mapping of a new org does not map the box")
+	}
+	if ticked(post("convert", `{"lead":"`+unmapped+`","mapped":false}`)) != false {
+		t.Error("mapped: false keeps the box")
+	}
+	knob(t, o, func(k *Knobs) { k.LeadMapping = nil })
+	if ticked(post("convert", `{"lead":"`+bare+`"}`)) != false {
+		t.Error("an empty lead_mapping keeps the box")
+	}
+	for _, tc := range [][2]string{{"explode", "{}"}, {"merge", `{"object":"Contact","survivor":"` + a + `"}`}, {"convert", `{"lead":"` + bare + `"}`},
+		{"convert", `{"lead":"` + bare + `","nope":1}`}, {"update", `{"object":"Contact","id":"` + a + `","user":"nobody"}`}, {"delete", `{"object":"Contact","id":"` + a + `","user":"x"}`}, {"erase", `{"object":"X"}`}} {
+		if res := post(tc[0], tc[1]); res.status < 400 || res.object(t)["error"] == "" {
+			t.Errorf("%s %s: %d %s", tc[0], tc[1], res.status, res.body)
+		}
 	}
 	if res := c.do("GET", "/sandbox/counters", nil); res.status != 200 || res.object(t)["calls"] == nil {
 		t.Errorf("counters: %s", res.body)

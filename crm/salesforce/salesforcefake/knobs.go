@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,9 +43,18 @@ type Knobs struct {
 	ShuffleUnordered bool   `json:"shuffle_unordered"` // queries without ORDER BY answer in random order
 
 	ValidationRules    []ValidationRule `json:"validation_rules"`
+	Triggers           []Trigger        `json:"triggers"`
 	TriggerFailObjects []string         `json:"trigger_fail_objects"` // writes to these objects fail in a customer's trigger
-	ReadOnlyFields     []string         `json:"read_only_fields"`     // "Contact.SMS_Opt_Out__c": FLS, read-only
-	HiddenFields       []string         `json:"hidden_fields"`        // "Contact.SMS_Opt_Out__c": FLS, invisible
+	ReadOnlyFields     []string         `json:"read_only_fields"`     // "Contact.SMS_Opt_Out__c": FLS of heed's user, read-only
+	HiddenFields       []string         `json:"hidden_fields"`        // "Contact.SMS_Opt_Out__c": FLS of heed's user, invisible
+
+	UserAccess      []UserAccess      `json:"user_access"`       // permissions of any user, for a field or an object
+	HiddenRecords   []string          `json:"hidden_records"`    // ids that sharing hides from all but administrators
+	ReadOnlyRecords []string          `json:"read_only_records"` // ids that all but administrators may only read
+	TrackedFields   []string          `json:"tracked_fields"`    // "Contact.SMS_Opt_Out__c": history is kept; a new org keeps that of the opt-out boxes
+	LeadMapping     map[string]string `json:"lead_mapping"`      // custom Lead fields to Contact fields on conversion; a new org maps the opt-out fields
+	MetadataDenied  bool              `json:"metadata_denied"`   // the Metadata API refuses all but administrators
+	PersonAccounts  bool              `json:"person_accounts"`   // switches person accounts on, for good
 
 	NextWrite []string `json:"next_write"` // faults of the coming writing data calls, one each
 	NextRead  []string `json:"next_read"`  // faults of the coming reading data calls
@@ -68,6 +78,16 @@ type ValidationRule struct {
 	IDs          []string `json:"ids,omitempty"`           // only these records; none is all
 	Message      string   `json:"message"`
 }
+
+// UserAccess is a user's permission for a field, or for an object if no field is named.
+type UserAccess struct {
+	User   string `json:"user"` // username or id
+	Object string `json:"object"`
+	Field  string `json:"field,omitempty"`
+	Access string `json:"access"` // hidden or read_only
+}
+
+var accessNames = map[string]Access{"hidden": Hidden, "read_only": ReadOnly}
 
 // Faults for next_write and next_read. The names that begin with apply carry the call out first.
 var dataFaults = []string{"ok", "500", "502", "503", "busy", "401", "403", "302", "300", "lock", "reset", "hang", "readonly",
@@ -143,7 +163,54 @@ func (k *Knobs) validate(o *Org) error {
 			}
 		}
 	}
-	fields := slices.Concat(k.ReadOnlyFields, k.HiddenFields)
+	fields := slices.Concat(k.ReadOnlyFields, k.HiddenFields, k.TrackedFields)
+	for _, a := range k.UserAccess {
+		t := o.table(a.Object)
+		switch {
+		case o.userNamed(a.User) == 0:
+			return fmt.Errorf("user_access: user %q is unknown", a.User)
+		case t == nil || a.Field != "" && t.field(a.Field) == nil:
+			return fmt.Errorf("user_access: %s.%s is unknown", a.Object, a.Field)
+		case accessNames[a.Access] == ReadWrite:
+			return fmt.Errorf("user_access: access %q is unknown: use hidden or read_only", a.Access)
+		}
+	}
+	for _, f := range k.TrackedFields {
+		object, _, _ := strings.Cut(f, ".")
+		if o.table(object+"History") == nil {
+			return fmt.Errorf("tracked_fields: the history of %q is not kept here", object)
+		}
+	}
+	for from, to := range k.LeadMapping {
+		a, b := o.table("Lead").field(from), o.table("Contact").field(to)
+		if a == nil || b == nil || a.Type != b.Type || !b.writable() {
+			return fmt.Errorf("lead_mapping: %s to %s: both must be fields, of one type", from, to)
+		}
+	}
+	for _, id := range slices.Concat(k.HiddenRecords, k.ReadOnlyRecords) {
+		if _, ok := o.recordKey(id); !ok {
+			return fmt.Errorf("%q is not the id of a record that can be shared", id)
+		}
+	}
+	for _, tr := range k.Triggers {
+		t := o.table(tr.Object)
+		switch {
+		case t == nil:
+			return fmt.Errorf("triggers: object %q is unknown", tr.Object)
+		case !slices.Contains(triggerEffects, tr.Effect):
+			return fmt.Errorf("triggers: effect %q is unknown: use %s", tr.Effect, strings.Join(triggerEffects, ", "))
+		case tr.Effect == "take_back" && (t.field(tr.Field) == nil || t.field(tr.Field).Required):
+			return fmt.Errorf("triggers: take_back needs a field that may be empty")
+		case tr.Effect == "cpu_limit" && tr.MaxRows < 1:
+			return fmt.Errorf("triggers: cpu_limit needs max_rows")
+		}
+		if tr.Field != "" {
+			fields = append(fields, tr.Object+"."+tr.Field)
+		}
+	}
+	if err := k.checkPersons(o); err != nil {
+		return err
+	}
 	for _, r := range k.ValidationRules {
 		if o.table(r.Object) == nil {
 			return fmt.Errorf("validation_rules: object %q is unknown", r.Object)
@@ -172,14 +239,89 @@ func (k *Knobs) validate(o *Org) error {
 }
 
 type knobs struct {
-	mu   sync.Mutex
-	k    Knobs
-	fls  map[flsKey]Access
-	rand *rand.Rand
+	mu    sync.Mutex
+	k     Knobs
+	rand  *rand.Rand
+	ready atomic.Pointer[knobSet]
+}
+
+// knobSet is what follows from the knobs, made ready for the asking of every row. It does not change.
+type knobSet struct {
+	fls        map[flsKey]Access
+	shares     map[shareKey]Access
+	objects    map[objectKey]Access
+	tracked    map[*table][]*field
+	validation []rule
+	triggers   []rule
+	failing    []*table
+	mapping    map[string]string
+	noMetadata bool
+}
+
+func (kn *knobs) set() *knobSet { return kn.ready.Load() }
+
+func (k *Knobs) compile(o *Org) *knobSet {
+	s := &knobSet{fls: map[flsKey]Access{}, shares: map[shareKey]Access{}, objects: map[objectKey]Access{},
+		tracked: map[*table][]*field{}, mapping: maps.Clone(k.LeadMapping), noMetadata: k.MetadataDenied}
+	for _, f := range k.ReadOnlyFields {
+		s.fls[flsKey{integrationUser, strings.ToLower(f)}] = ReadOnly
+	}
+	for _, f := range k.HiddenFields {
+		s.fls[flsKey{integrationUser, strings.ToLower(f)}] = Hidden
+	}
+	for _, a := range k.UserAccess {
+		user, t := o.userNamed(a.User), o.table(a.Object)
+		if a.Field == "" {
+			s.objects[objectKey{user, t}] = accessNames[a.Access]
+		} else {
+			s.fls[flsKey{user, strings.ToLower(t.name + "." + a.Field)}] = accessNames[a.Access]
+		}
+	}
+	for _, id := range k.ReadOnlyRecords {
+		key, _ := o.recordKey(id)
+		s.shares[key] = ReadOnly
+	}
+	for _, id := range k.HiddenRecords {
+		key, _ := o.recordKey(id)
+		s.shares[key] = Hidden
+	}
+	for _, f := range k.TrackedFields {
+		object, name, _ := strings.Cut(f, ".")
+		t := o.table(object)
+		s.tracked[t] = append(s.tracked[t], t.field(name))
+	}
+	for _, v := range k.ValidationRules {
+		s.validation = append(s.validation, o.newRule(v.Object, v.Field, v.WhenContains, v.IDs, v.Message))
+	}
+	for _, tr := range k.Triggers {
+		ru := o.newRule(tr.Object, tr.Field, tr.WhenContains, tr.IDs, tr.Message)
+		ru.trigger = &tr
+		s.triggers = append(s.triggers, ru)
+	}
+	for _, object := range k.TriggerFailObjects {
+		s.failing = append(s.failing, o.table(object))
+	}
+	return s
+}
+
+// recordKey finds the object that an id belongs to by its prefix.
+func (o *Org) recordKey(id string) (shareKey, bool) {
+	id18, ok := canonicalID(id)
+	if !ok {
+		return shareKey{}, false
+	}
+	for _, t := range o.tables {
+		if n := t.number(id18); !t.readOnly && n != 0 {
+			return shareKey{t, n}, true
+		}
+	}
+	return shareKey{}, false
 }
 
 func newKnobs(seed uint64) *knobs {
-	return &knobs{rand: rand.New(rand.NewPCG(seed, 0x6865656420))}
+	kn := &knobs{rand: rand.New(rand.NewPCG(seed, 0x6865656420))}
+	kn.ready.Store(&knobSet{})
+	return kn
 }
 
 // Knobs returns the knobs as they are.
@@ -202,8 +344,8 @@ func (o *Org) SetKnobs(change func(*Knobs)) error {
 }
 
 func (o *Org) setKnobs(change func(*Knobs) error) error {
-	o.mu.RLock() // for the field names
-	defer o.mu.RUnlock()
+	o.mu.Lock() // for the field names, and because person accounts add some
+	defer o.mu.Unlock()
 	kn := o.knobs
 	kn.mu.Lock()
 	defer kn.mu.Unlock()
@@ -218,21 +360,14 @@ func (o *Org) setKnobs(change func(*Knobs) error) error {
 		o.sessions.expireAll()
 		k.ExpireTokens = false
 	}
-	fls := map[flsKey]Access{}
-	for _, f := range k.ReadOnlyFields {
-		fls[flsKey{integrationUser, strings.ToLower(f)}] = ReadOnly
+	if k.PersonAccounts {
+		if err := o.enablePersons(); err != nil {
+			return err
+		}
 	}
-	for _, f := range k.HiddenFields {
-		fls[flsKey{integrationUser, strings.ToLower(f)}] = Hidden
-	}
-	kn.k, kn.fls = k, fls
+	kn.k = k
+	kn.ready.Store(k.compile(o))
 	return nil
-}
-
-func (kn *knobs) access(key flsKey) Access {
-	kn.mu.Lock()
-	defer kn.mu.Unlock()
-	return kn.fls[key]
 }
 
 func (kn *knobs) lateCommit() (hold bool, ms int64) {
@@ -333,54 +468,18 @@ func (kn *knobs) front() (latencyMS, expireEvery int, down bool) {
 	return kn.k.LatencyMS, kn.k.ExpireEveryN, kn.k.Maintenance == "down"
 }
 
-// injectedRefusal answers for the customer's own automation and for locks: what can refuse a well-formed row.
-func (o *Org) injectedRefusal(t *table, r *row, by author) *apiError {
-	kn := o.knobs
+// locked says whether somebody else holds the record at this moment.
+func (kn *knobs) locked(id string) bool {
 	kn.mu.Lock()
 	defer kn.mu.Unlock()
-	id := ""
-	if r.num != 0 {
-		id = t.id(r.num)
-		locked := by.lockAll || kn.k.LockRate > 0 && kn.rand.Float64() < kn.k.LockRate
-		if n := kn.k.LockIDs[id]; n != 0 {
-			locked = true
-			if n > 0 {
-				kn.k.LockIDs[id]--
-			}
-		}
-		if locked {
-			return refuse("UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access to this record or 1 records: %s", id)
+	locked := kn.k.LockRate > 0 && kn.rand.Float64() < kn.k.LockRate
+	if n := kn.k.LockIDs[id]; n != 0 {
+		locked = true
+		if n > 0 {
+			kn.k.LockIDs[id]--
 		}
 	}
-	for _, object := range kn.k.TriggerFailObjects {
-		if strings.EqualFold(object, t.name) {
-			event := "BeforeUpdate"
-			if r.num == 0 {
-				event = "BeforeInsert"
-			}
-			return refuse("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "%sTrigger: execution of %s\n\ncaused by: "+
-				"System.NullPointerException: Attempt to de-reference a null object\n\nTrigger.%sTrigger: line 3, column 1", t.name, event, t.name)
-		}
-	}
-	for _, v := range kn.k.ValidationRules {
-		if !strings.EqualFold(v.Object, t.name) || len(v.IDs) > 0 && !slices.ContainsFunc(v.IDs, func(i string) bool {
-			c, ok := canonicalID(i)
-			return ok && c == id
-		}) {
-			continue
-		}
-		e := refuse("FIELD_CUSTOM_VALIDATION_EXCEPTION", "%s", v.Message)
-		if v.Field != "" {
-			f := t.field(v.Field)
-			got := o.get(t, r, f)
-			if got.kind == kindNull || got.kind == kindBool && got.n == 0 || !strings.Contains(fmt.Sprint(plain(got)), v.WhenContains) {
-				continue
-			}
-			e.fields = []string{f.Name}
-		}
-		return e
-	}
-	return nil
+	return locked
 }
 
 type counters struct {
@@ -425,87 +524,6 @@ func (o *Org) Counters() Counters {
 	var out Counters
 	_ = json.Unmarshal(b, &out)
 	return out
-}
-
-// sandbox answers /sandbox/: the emulator's own controls, without authentication.
-func (o *Org) sandbox(w http.ResponseWriter, r *http.Request) {
-	fail := func(status int, err error) {
-		writeJSON(w, status, map[string]string{"error": err.Error()})
-	}
-	switch what := strings.Trim(strings.TrimPrefix(r.URL.Path, "/sandbox"), "/"); what + " " + r.Method {
-	case "knobs GET":
-		writeJSON(w, http.StatusOK, o.Knobs())
-	case "knobs PUT":
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
-		if err != nil {
-			fail(http.StatusBadRequest, err)
-			return
-		}
-		err = o.setKnobs(func(k *Knobs) error {
-			d := json.NewDecoder(bytes.NewReader(body))
-			d.DisallowUnknownFields()
-			if err := d.Decode(k); err != nil {
-				return err
-			}
-			if d.More() {
-				return fmt.Errorf("one JSON object is expected")
-			}
-			return nil
-		})
-		if err != nil {
-			fail(http.StatusBadRequest, fmt.Errorf("knobs: %w", err))
-			return
-		}
-		writeJSON(w, http.StatusOK, o.Knobs())
-	case "counters GET":
-		writeJSON(w, http.StatusOK, o.Counters())
-	case "counters DELETE":
-		o.counters.reset()
-		w.WriteHeader(http.StatusNoContent)
-	case "actions POST":
-		if err := o.action(http.MaxBytesReader(w, r.Body, 1<<20)); err != nil {
-			fail(http.StatusBadRequest, err)
-			return
-		}
-		w.WriteHeader(http.StatusNoContent)
-	default:
-		fail(http.StatusNotFound, fmt.Errorf("the sandbox has GET|PUT /sandbox/knobs, GET|DELETE /sandbox/counters and POST /sandbox/actions"))
-	}
-}
-
-// action does what an admin does in the browser and the REST API has no call for.
-func (o *Org) action(body io.Reader) error {
-	var a struct {
-		Action    string         `json:"action"` // merge, convert, undelete, purge, update_as
-		Object    string         `json:"object"`
-		ID        string         `json:"id"`
-		Losers    []string       `json:"losers"`
-		Fields    map[string]any `json:"fields"`
-		User      string         `json:"user"` // id; "" is the administrator
-		MapOptOut bool           `json:"map_opt_out"`
-	}
-	d := json.NewDecoder(body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&a); err != nil {
-		return err
-	}
-	switch a.Action {
-	case "merge":
-		return o.Merge(a.Object, a.ID, a.Losers, a.Fields)
-	case "convert":
-		_, err := o.Convert(a.ID, a.MapOptOut)
-		return err
-	case "undelete":
-		return o.Undelete(a.Object, a.ID)
-	case "purge":
-		return o.Purge(a.Object, a.ID)
-	case "update_as":
-		if a.User == "" {
-			a.User = o.AdminID()
-		}
-		return o.UpdateAs(a.User, a.Object, a.ID, a.Fields)
-	}
-	return fmt.Errorf("action %q is unknown: use merge, convert, undelete, purge or update_as", a.Action)
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -1,6 +1,7 @@
 package salesforcefake
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/hmac"
 	"crypto/rand"
@@ -88,7 +89,7 @@ func oauthError(status int, code, description string) *response {
 	}{code, description})
 }
 
-// token answers /services/oauth2/token: the client credentials and the JWT bearer flow.
+// token answers /services/oauth2/token: the client credentials, JWT bearer and username-password flows.
 func (o *Org) token(r *http.Request) *response {
 	if r.Method != http.MethodPost {
 		return oauthError(400, "invalid_request", "must use HTTP POST")
@@ -119,14 +120,23 @@ func (o *Org) token(r *http.Request) *response {
 		case subtle.ConstantTimeCompare([]byte(secret), []byte(o.opt.ClientSecret)) != 1:
 			return oauthError(400, "invalid_client", "invalid client credentials")
 		}
-		return o.grant(r)
+		return o.grant(r, integrationUser)
 	case "urn:ietf:params:oauth:grant-type:jwt-bearer":
-		if res := o.checkAssertion(r, form.Get("assertion")); res != nil {
+		username, res := o.checkAssertion(r, form.Get("assertion"))
+		if res != nil {
 			return res
 		}
-		return o.grant(r)
+		return o.logIn(r, username)
 	case "password":
-		return oauthError(400, "invalid_grant", "authentication failure")
+		switch {
+		case form.Get("client_id") != o.opt.ClientID:
+			return oauthError(400, "invalid_client_id", "client identifier invalid")
+		case subtle.ConstantTimeCompare([]byte(form.Get("client_secret")), []byte(o.opt.ClientSecret)) != 1:
+			return oauthError(400, "invalid_client", "invalid client credentials")
+		case subtle.ConstantTimeCompare([]byte(form.Get("password")), []byte(o.opt.Password)) != 1:
+			return oauthError(400, "invalid_grant", "authentication failure")
+		}
+		return o.logIn(r, form.Get("username"))
 	case "":
 		return oauthError(400, "invalid_request", "missing required parameter: grant_type")
 	}
@@ -140,11 +150,28 @@ func unescape(s string) string {
 	return s
 }
 
-func (o *Org) grant(r *http.Request) *response {
+// logIn grants a session to an active user that the app lets in: any of the org's.
+func (o *Org) logIn(r *http.Request, username string) *response {
+	o.mu.RLock()
+	user := o.findEqual(o.users, o.users.field("Username"), stringValue(username), 0)
+	active := user != 0 && o.get(o.users, o.users.row(user), o.users.field("IsActive")).n != 0
+	o.mu.RUnlock()
+	switch {
+	case user == 0 && r.PostForm.Get("grant_type") == "password":
+		return oauthError(400, "invalid_grant", "authentication failure")
+	case user == 0:
+		return oauthError(400, "invalid_grant", "user hasn't approved this consumer")
+	case !active:
+		return oauthError(400, "inactive_user", "user is inactive")
+	}
+	return o.grant(r, user)
+}
+
+func (o *Org) grant(r *http.Request, user uint32) *response {
 	now := o.now()
-	token := o.sessions.open(o.orgID, integrationUser, now)
+	token := o.sessions.open(o.orgID, user, now)
 	base := o.base(r)
-	id := base + "/id/" + o.orgID + "/" + o.UserID()
+	id := base + "/id/" + o.orgID + "/" + o.users.id(user)
 	issued := strconv.FormatInt(now.UnixMilli(), 10)
 	mac := hmac.New(sha256.New, []byte(o.opt.ClientSecret))
 	mac.Write([]byte(id + issued))
@@ -195,12 +222,12 @@ func (a *audience) UnmarshalJSON(b []byte) error {
 }
 
 // checkAssertion verifies a JWT bearer assertion: RS256, iss = client id, sub = username, aud = a login host or this org,
-// exp in the future. It returns the refusal, nil if there is none.
-func (o *Org) checkAssertion(r *http.Request, assertion string) *response {
-	bad := func(description string) *response { return oauthError(400, "invalid_grant", description) }
+// exp in the future. It returns the username it is for, or the refusal.
+func (o *Org) checkAssertion(r *http.Request, assertion string) (string, *response) {
+	bad := func(description string) (string, *response) { return "", oauthError(400, "invalid_grant", description) }
 	parts := strings.Split(assertion, ".")
 	if assertion == "" {
-		return oauthError(400, "invalid_request", "missing required parameter: assertion")
+		return "", oauthError(400, "invalid_request", "missing required parameter: assertion")
 	}
 	if len(parts) != 3 {
 		return bad("invalid assertion")
@@ -227,7 +254,7 @@ func (o *Org) checkAssertion(r *http.Request, assertion string) *response {
 		return bad("invalid assertion")
 	}
 	if claims.Iss != o.opt.ClientID {
-		return oauthError(400, "invalid_client_id", "client identifier invalid")
+		return "", oauthError(400, "invalid_client_id", "client identifier invalid")
 	}
 	sum := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
 	if o.opt.JWTPublicKey == nil || rsa.VerifyPKCS1v15(o.opt.JWTPublicKey, crypto.SHA256, sum[:], raw[2]) != nil {
@@ -243,10 +270,8 @@ func (o *Org) checkAssertion(r *http.Request, assertion string) *response {
 		return bad("audience is invalid")
 	case float64(claims.Exp) <= float64(o.now().Unix()):
 		return bad("expired authorization code")
-	case claims.Sub != o.opt.Username && claims.Prn != o.opt.Username:
-		return bad("user hasn't approved this consumer")
 	}
-	return nil
+	return cmp.Or(claims.Sub, claims.Prn), nil
 }
 
 func bearer(r *http.Request) (token string, wellFormed bool) {

@@ -50,6 +50,7 @@ type compiled struct {
 	proj   *projection
 	count  bool
 	keep   func(*row) bool
+	hidden func(*row) bool // by sharing; nil hides nothing
 	where  bounds
 	order  []compiledOrder
 	limit  int
@@ -78,7 +79,7 @@ type projected struct {
 
 func (o *Org) compile(q *soql, user uint32, all bool) (*compiled, *apiError) {
 	t := o.table(q.object.text)
-	if t == nil {
+	if t == nil || o.objectAccess(user, t) == Hidden {
 		return nil, queryError("INVALID_TYPE", q.text, q.object.pos, "sObject type '%s' is not supported. If you are "+
 			"attempting to use a custom object, be sure to append the '__c' after the entity name. Please reference "+
 			"your WSDL or the describe call for the appropriate names.", q.object.text)
@@ -91,6 +92,7 @@ func (o *Org) compile(q *soql, user uint32, all bool) (*compiled, *apiError) {
 		}
 	}
 	c.keep = func(*row) bool { return true }
+	c.hidden = o.hider(user, t)
 	if q.where != nil {
 		b := binder{o: o, user: user, t: t, q: q, now: o.now()}
 		keep, bd, err := b.bind(q.where)
@@ -543,7 +545,7 @@ func soapName(t Type) string {
 		return "dateTime"
 	case typeID, Reference:
 		return "ID"
-	case Checkbox, Number, Date:
+	case Checkbox, Number, Date, anyType:
 		return string(t)
 	}
 	return "string"
@@ -604,7 +606,7 @@ func (c *compiled) run() []*row {
 	var out []*row
 	full := func() bool { return len(out) >= want }
 	keep := func(r *row) {
-		if r != nil && (c.all || !r.deleted) && c.keep(r) {
+		if r != nil && (c.all || !r.deleted) && (c.hidden == nil || !c.hidden(r)) && c.keep(r) {
 			out = append(out, r)
 		}
 	}

@@ -253,6 +253,10 @@ type author struct {
 
 // insert makes a new record.
 func (x *tx) insert(t *table, as []assign, by author) (uint32, *apiError) {
+	as, person, err := x.o.personFields(t, nil, as)
+	if err != nil {
+		return 0, err
+	}
 	set := map[*field]bool{}
 	for _, a := range as {
 		set[a.f] = a.v.kind != kindNull
@@ -281,13 +285,22 @@ func (x *tx) insert(t *table, as []assign, by author) (uint32, *apiError) {
 		return 0, err
 	}
 	r.num = x.allocate(t)
-	x.put(t, &r)
+	if person {
+		x.putPerson(&r, nil, by)
+	} else {
+		x.put(t, &r)
+	}
+	x.note(t, r.num, "created", value{}, value{}, by.user)
 	return r.num, nil
 }
 
 // update changes a record.
 func (x *tx) update(t *table, num uint32, as []assign, by author) *apiError {
 	old, err := x.writableRow(t, num)
+	if err != nil {
+		return err
+	}
+	as, person, err := x.o.personFields(t, old, as)
 	if err != nil {
 		return err
 	}
@@ -305,7 +318,12 @@ func (x *tx) update(t *table, num uint32, as []assign, by author) *apiError {
 		return err
 	}
 	x.touch(&r, by)
-	x.put(t, &r)
+	if person {
+		x.putPerson(&r, old, by)
+	} else {
+		x.put(t, &r)
+	}
+	x.track(t, old, &r, by.user)
 	return nil
 }
 
@@ -333,53 +351,31 @@ func (x *tx) touch(r *row, by author) {
 // fill applies assignments to a new version of a row, with the checks that need the whole record.
 func (x *tx) fill(t *table, r *row, as []assign, by author) *apiError {
 	o := x.o
-	if len(as) > 0 {
-		raw := map[uint8]string{}
-		for data := r.data; len(data) > 0; {
-			n, w := uvarint(data[1:])
-			raw[data[0]] = data[1+w : 1+w+n]
-			data = data[1+w+n:]
-		}
-		for _, a := range as {
-			if a.f.Type == Reference && a.v.kind == kindString {
-				if err := o.checkReference(a); err != nil {
-					return err
-				}
-			}
-			if a.f.sys == sysOwner {
-				if a.v.kind == kindNull {
-					return refuse("INVALID_CROSS_REFERENCE_KEY", "Owner ID: owner cannot be blank").on(a.f.Name)
-				}
-				r.owner = o.users.number(a.v.s)
-				continue
-			}
-			if a.f.Unique && a.v.kind != kindNull {
-				if other := o.findEqual(t, a.f, a.v, r.num); other != 0 {
-					return refuse("DUPLICATE_VALUE", "duplicate value found: %s duplicates value on record with id: %s",
-						a.f.Name, t.id(other)[:15])
-				}
-			}
-			if enc := a.v.encode(); enc != "" {
-				raw[a.f.slot] = enc
-			} else {
-				delete(raw, a.f.slot)
+	for _, a := range as {
+		if a.f.Type == Reference && a.v.kind == kindString {
+			if err := o.checkReference(a); err != nil {
+				return err
 			}
 		}
-		slots := make([]uint8, 0, len(raw))
-		for s := range raw {
-			slots = append(slots, s)
+		if a.f.sys == sysOwner {
+			if a.v.kind == kindNull {
+				return refuse("INVALID_CROSS_REFERENCE_KEY", "Owner ID: owner cannot be blank").on(a.f.Name)
+			}
+			r.owner = o.users.number(a.v.s)
+			continue
 		}
-		slices.Sort(slots)
-		var data []byte
-		for _, s := range slots {
-			data = appendField(data, s, raw[s])
+		if a.f.Unique && a.v.kind != kindNull {
+			if other := o.findEqual(t, a.f, a.v, r.num); other != 0 {
+				return refuse("DUPLICATE_VALUE", "duplicate value found: %s duplicates value on record with id: %s",
+					a.f.Name, t.id(other)[:15])
+			}
 		}
-		r.data = string(data)
+		r.data = withField(r.data, a.f.slot, a.v.encode())
 	}
 	if by.admin {
 		return nil
 	}
-	return o.injectedRefusal(t, r, by)
+	return o.customerCode(t, r, by)
 }
 
 func (o *Org) checkReference(a assign) *apiError {
@@ -431,12 +427,16 @@ func (x *tx) remove(t *table, num uint32, by author) *apiError {
 	}
 	r := *old
 	if !by.admin {
-		if err := x.o.injectedRefusal(t, &r, by); err != nil {
+		if err := x.o.customerCode(t, &r, by); err != nil {
 			return err
 		}
+	}
+	if x.o.isPerson(t, old) && t.name == "Contact" {
+		return errPersonOperation
 	}
 	r.deleted = true
 	x.touch(&r, by)
 	x.put(t, &r)
+	x.withShadow(t, &r, func(shadow *row) { shadow.deleted = true }, by)
 	return nil
 }

@@ -21,6 +21,7 @@ const (
 	URL       Type = "url"
 	Number    Type = "double"
 	Reference Type = "reference"
+	anyType   Type = "anyType" // OldValue and NewValue of a history
 	typeID    Type = "id"
 )
 
@@ -77,10 +78,13 @@ type field struct {
 	sys      sysKind
 	refTo    string // Reference: the object it points to
 	relation string // Reference: the name used in SOQL paths
+	mirror   *field // of a person account: the field of its Contact that holds the same
 	system   bool   // set by Salesforce alone
 }
 
-func (f *field) custom() bool { return strings.HasSuffix(f.Name, "__c") }
+func (f *field) custom() bool {
+	return strings.HasSuffix(f.Name, "__c") || strings.HasSuffix(f.Name, "__pc")
+}
 func (f *field) textual() bool {
 	switch f.Type {
 	case Text, TextArea, Picklist, Phone, Email, URL:
@@ -92,7 +96,7 @@ func (f *field) textual() bool {
 // isID says whether values are ids, whose order is that of their bytes.
 func (f *field) isID() bool { return f.Type == typeID || f.Type == Reference }
 
-func (f *field) filterable() bool { return f.Type != TextArea }
+func (f *field) filterable() bool { return f.Type != TextArea && f.Type != anyType }
 
 func (f *field) writable() bool {
 	return !f.system && f.Formula == nil && (f.sys == sysNone || f.sys == sysOwner)
@@ -100,7 +104,8 @@ func (f *field) writable() bool {
 
 type object struct {
 	name, label, plural, prefix string
-	readOnly                    bool // through the API
+	readOnly                    bool   // through the API
+	historyOf                   string // the object whose changes it records
 	fields                      []*field
 	byName                      map[string]*field // lower case
 	byRelation                  map[string]*field // lower case
@@ -188,6 +193,8 @@ func (ob *object) audit() {
 	ob.reference("LastModifiedById", "Last Modified By ID", "LastModifiedBy", "User", sysModifiedBy, true)
 	ob.sysField("SystemModstamp", "System Modstamp", DateTime, sysStamp)
 }
+
+var optOutNames = []string{"SMS_Opt_Out__c", "SMS_Opt_Out_Date__c", "SMS_Opt_Out_Source__c", "SMS_Opt_Out_Text__c"}
 
 func (ob *object) optOutFields() {
 	for _, f := range []Field{
@@ -322,7 +329,23 @@ func standardObjects() []*object {
 		LocaleSidKey|Locale|picklist|40|
 		LanguageLocaleKey|Language|picklist|40|`)
 	user.sysField("Name", "Full Name", Text, sysName)
+	user.reference("ProfileId", "Profile ID", "Profile", "Profile", sysNone, false)
 	user.audit()
+
+	profile := newObject("Profile", "Profiles", "00e")
+	profile.readOnly = true
+	profile.sysField("Id", "Profile ID", typeID, sysID)
+	profile.define(`
+		Name|Name|string|255|r
+		UserType|User Type|picklist|40|`)
+	profile.reference("UserLicenseId", "User License ID", "UserLicense", "UserLicense", sysNone, false)
+	profile.audit()
+
+	license := newObject("UserLicense", "User Licenses", "100")
+	license.readOnly = true
+	license.sysField("Id", "User License ID", typeID, sysID)
+	license.define(`Name|Name|string|255|r`)
+	license.audit()
 
 	org := newObject("Organization", "Organizations", "00D")
 	org.readOnly = true
@@ -341,5 +364,22 @@ func standardObjects() []*object {
 		DefaultLocaleSidKey|Locale|picklist|40|
 		LanguageLocaleKey|Language|picklist|40|`)
 	org.audit()
-	return []*object{account, contact, lead, user, org}
+	return []*object{account, contact, lead, contact.history(), lead.history(), user, profile, license, org}
+}
+
+// history is the object that Salesforce keeps the tracked changes of ob in.
+func (ob *object) history() *object {
+	h := newObject(ob.name+"History", ob.label+" History", "017")
+	h.readOnly, h.historyOf = true, ob.name
+	h.sysField("Id", ob.label+" History ID", typeID, sysID)
+	h.sysField("IsDeleted", "Deleted", Checkbox, sysDeleted)
+	h.reference(ob.name+"Id", ob.label+" ID", ob.name, ob.name, sysNone, true)
+	h.reference("CreatedById", "Created By ID", "CreatedBy", "User", sysCreatedBy, true)
+	h.sysField("CreatedDate", "Created Date", DateTime, sysCreatedDate)
+	h.define(`
+		Field|Changed Field|picklist|255|s
+		DataType|Datatype|picklist|40|s
+		OldValue|Old Value|anyType|0|s
+		NewValue|New Value|anyType|0|s`)
+	return h
 }

@@ -24,7 +24,7 @@ func (c *call) sobjects(path []string) *response {
 		return c.describeGlobal()
 	}
 	t := c.o.table(path[0])
-	if t == nil {
+	if t == nil || c.o.objectAccess(c.user, t) == Hidden {
 		return restError("not_found", errNotFound())
 	}
 	switch {
@@ -118,6 +118,9 @@ func (c *call) insert(t *table, in map[string]any) (uint32, *apiError) {
 	if t.readOnly {
 		return 0, refuse("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "entity type cannot be inserted: %s", t.label)
 	}
+	if c.o.objectAccess(c.user, t) != ReadWrite {
+		return 0, refuse("INSUFFICIENT_ACCESS_OR_READONLY", "insufficient access rights on object id")
+	}
 	if idKey(in) != "" {
 		return 0, refuse("INVALID_FIELD", "cannot specify Id in an insert call").on("Id")
 	}
@@ -129,8 +132,8 @@ func (c *call) insert(t *table, in map[string]any) (uint32, *apiError) {
 }
 
 func (c *call) update(t *table, num uint32, in map[string]any) *apiError {
-	if t.readOnly {
-		return refuse("INSUFFICIENT_ACCESS_OR_READONLY", "insufficient access rights on object id")
+	if err := c.mayWrite(t, num); err != nil {
+		return err
 	}
 	as, err := c.o.decode(c.user, t, in)
 	if err != nil {
@@ -159,7 +162,7 @@ func (c *call) locate(t *table, id string) (uint32, *apiError) {
 		return 0, errExternalID(id)
 	}
 	num := t.number(id18)
-	if r := c.o.newest(t, num); r == nil {
+	if r := c.o.newest(t, num); r == nil || c.method != http.MethodPatch && c.method != http.MethodDelete && c.o.recordAccess(c.user, t, num) == Hidden {
 		return 0, errNotFound()
 	} else if r.deleted {
 		return 0, errDeleted
@@ -205,8 +208,8 @@ func (c *call) one(kind string, t *table, num uint32) *response {
 }
 
 func (c *call) delete(t *table, num uint32) *apiError {
-	if t.readOnly {
-		return refuse("INSUFFICIENT_ACCESS_OR_READONLY", "insufficient access rights on object id")
+	if err := c.mayWrite(t, num); err != nil {
+		return err
 	}
 	return c.x.remove(t, num, c.author())
 }
@@ -386,8 +389,9 @@ func (c *call) replication(t *table, which string) *response {
 		}
 	}
 	var rows []*row
+	hidden := c.o.hider(c.user, t)
 	t.stamped(span[0].UnixMilli(), span[1].UnixMilli()-1, false, func(r *row) bool {
-		if r.deleted == (which == "deleted") {
+		if r.deleted == (which == "deleted") && (hidden == nil || !hidden(r)) {
 			rows = append(rows, r)
 		}
 		return true

@@ -100,6 +100,48 @@ func (v value) encode() string {
 	return ""
 }
 
+// encodeAny is encode for a field of any type: its kind comes first.
+func (v value) encodeAny() string {
+	switch v.kind {
+	case kindBool:
+		return "b" + v.encode()
+	case kindTime:
+		return "t" + v.encode()
+	case kindDate:
+		return "d" + v.encode()
+	case kindNumber:
+		return "n" + v.encode()
+	case kindString:
+		return "s" + v.encode()
+	}
+	return ""
+}
+
+// withField returns row data with one field set anew; raw is what encode gives, "" for none.
+func withField(data string, slot uint8, raw string) string {
+	out := make([]byte, 0, len(data)+len(raw)+2)
+	placed := false
+	place := func() {
+		if !placed && raw != "" {
+			out = appendField(out, slot, raw)
+		}
+		placed = true
+	}
+	for rest := data; len(rest) > 0; {
+		n, w := uvarint(rest[1:])
+		end := 1 + w + n
+		if rest[0] >= slot {
+			place()
+		}
+		if rest[0] != slot {
+			out = append(out, rest[:end]...)
+		}
+		rest = rest[end:]
+	}
+	place()
+	return string(out)
+}
+
 func decodeRaw(t Type, raw string) value {
 	switch t {
 	case Checkbox:
@@ -115,6 +157,11 @@ func decodeRaw(t Type, raw string) value {
 		return value{kind: kindNumber, f: f}
 	case Date:
 		return value{kind: kindDate, s: raw}
+	case anyType:
+		if raw == "" {
+			return value{}
+		}
+		return decodeRaw(map[byte]Type{'b': Checkbox, 't': DateTime, 'd': Date, 'n': Number, 's': Text}[raw[0]], raw[1:])
 	}
 	return stringValue(raw)
 }

@@ -214,7 +214,10 @@ func (c cutter) Write(p []byte) (int, error) {
 	panic(http.ErrAbortHandler)
 }
 
-var versionPath = regexp.MustCompile(`^/services/data/v(\d{1,3})\.0(/.*)?$`)
+var (
+	versionPath  = regexp.MustCompile(`^/services/data/v(\d{1,3})\.0(/.*)?$`)
+	metadataPath = regexp.MustCompile(`^/services/Soap/m/\d{2,3}\.0(/00D\w+)?$`)
+)
 
 // answer routes a request. A nil response is a fault that leaves no answer.
 func (o *Org) answer(r *http.Request) (*response, string) {
@@ -235,6 +238,8 @@ func (o *Org) answer(r *http.Request) (*response, string) {
 		return &response{kind: "revoke", status: 200}, ""
 	case p == "/services/data":
 		return o.versions(), ""
+	case metadataPath.MatchString(p):
+		return o.metadata(r), ""
 	}
 	m := versionPath.FindStringSubmatch(p)
 	if m == nil {

@@ -20,7 +20,21 @@ func (o *Org) sandbox(w http.ResponseWriter, r *http.Request) {
 	case "knobs PUT":
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 8<<20))
 		if err == nil {
-			err = o.setKnobs(func(k *Knobs) error { return strict(bytes.NewReader(body), k) })
+			err = o.setKnobs(func(k *Knobs) error {
+				var named map[string]json.RawMessage
+				_ = json.Unmarshal(body, &named) // what is wrong with it, strict says
+				for key := range named {         // decoding would leave old values in the elements of a list
+					switch key {
+					case "validation_rules":
+						k.ValidationRules = nil
+					case "triggers":
+						k.Triggers = nil
+					case "user_access":
+						k.UserAccess = nil
+					}
+				}
+				return strict(bytes.NewReader(body), k)
+			})
 		}
 		if err != nil {
 			fail(http.StatusBadRequest, fmt.Errorf("knobs: %w", err))

@@ -162,6 +162,9 @@ func (o *Org) hider(user uint32, t *table) func(*row) bool {
 
 // objectAccess is what the user's permissions allow with an object as a whole.
 func (o *Org) objectAccess(user uint32, t *table) Access {
+	if t.historyOf != "" {
+		t = o.table(t.historyOf)
+	}
 	return o.knobs.set().objects[objectKey{user, t}]
 }
 

@@ -209,11 +209,7 @@ func (o *Org) Get(ctx context.Context, keys []crm.Key) ([]crm.Record, error) {
 		ids := wanted[obj]
 		slices.Sort(ids)
 		for chunk := range slices.Chunk(slices.Compact(ids), maxIDs) {
-			quoted := make([]string, len(chunk))
-			for i, id := range chunk {
-				quoted[i] = quote(id)
-			}
-			soql := "SELECT " + obj.history + " FROM " + obj.name + " WHERE Id IN (" + strings.Join(quoted, ",") + ")"
+			soql := "SELECT " + obj.history + " FROM " + obj.name + " WHERE Id IN (" + quoted(chunk) + ")"
 			for b, err := range o.query(ctx, "/queryAll", soql, maxIDs) {
 				if err != nil {
 					return nil, err

@@ -26,6 +26,7 @@ import (
 var (
 	_ crm.Directory = (*Org)(nil)
 	_ crm.Getter    = (*Org)(nil)
+	_ crm.Historian = (*Org)(nil)
 	_ crm.Prober    = (*Org)(nil)
 )
 

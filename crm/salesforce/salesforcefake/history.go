@@ -17,7 +17,7 @@ func (x *tx) note(t *table, num uint32, what string, before, after value, user u
 		return
 	}
 	h := x.o.table(t.name + "History")
-	now := x.o.stampNow()
+	now := x.now()
 	dataType := "Text"
 	if f := t.field(what); f != nil {
 		dataType = string(f.Type)

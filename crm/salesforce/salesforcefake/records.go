@@ -225,54 +225,58 @@ func (o *Org) ConvertAs(userID, lead string) (contact string, err error) {
 func (o *Org) convert(userID, lead string, mapping map[string]string) (contact string, err error) {
 	err = o.change("Lead", func(x *tx, t *table) *apiError {
 		user, err := o.users.find(userID)
-		if err != nil {
-			return err
+		if err == nil {
+			contact, err = x.convert(t, lead, mapping, author{user: user, admin: true})
 		}
-		by := author{user: user, admin: true}
-		n, err := t.find(lead)
-		if err != nil {
-			return err
-		}
-		old, err := x.writableRow(t, n)
-		if err != nil {
-			return err
-		}
-		contacts, accounts := o.table("Contact"), o.table("Account")
-		take := func(to *table, from, name string) assign {
-			return assign{to.field(name), o.get(t, old, t.field(from))}
-		}
-		account, err := x.insert(accounts, []assign{take(accounts, "Company", "Name"), take(accounts, "Phone", "Phone")}, by)
-		if err != nil {
-			return err
-		}
-		as := []assign{{contacts.field("AccountId"), stringValue(accounts.id(account))}}
-		for _, name := range []string{"FirstName", "LastName", "Salutation", "Title", "Phone", "MobilePhone", "Fax", "Email", "LeadSource",
-			"HasOptedOutOfEmail", "HasOptedOutOfFax", "DoNotCall"} {
-			as = append(as, take(contacts, name, name))
-		}
-		for from, to := range mapping {
-			as = append(as, take(contacts, from, to))
-		}
-		num, err := x.insert(contacts, as, by)
-		if err != nil {
-			return err
-		}
-		contact = contacts.id(num)
-		r := *old
-		if err := x.fill(t, &r, []assign{
-			{t.field("IsConverted"), boolValue(true)},
-			{t.field("ConvertedDate"), value{kind: kindDate, s: o.now().Format(time.DateOnly)}},
-			{t.field("ConvertedAccountId"), stringValue(accounts.id(account))},
-			{t.field("ConvertedContactId"), stringValue(contact)},
-			{t.field("Status"), stringValue("Closed - Converted")},
-		}, by); err != nil {
-			return err
-		}
-		x.touch(&r, by)
-		x.put(t, &r)
-		x.note(t, n, "leadConverted", value{}, value{}, by.user)
-		x.note(contacts, num, "contactCreatedFromLead", value{}, value{}, by.user)
-		return nil
+		return err
 	})
 	return contact, err
+}
+
+func (x *tx) convert(t *table, lead string, mapping map[string]string, by author) (contact string, err *apiError) {
+	o := x.o
+	n, err := t.find(lead)
+	if err != nil {
+		return "", err
+	}
+	old, err := x.writableRow(t, n)
+	if err != nil {
+		return "", err
+	}
+	contacts, accounts := o.table("Contact"), o.table("Account")
+	take := func(to *table, from, name string) assign {
+		return assign{to.field(name), o.get(t, old, t.field(from))}
+	}
+	account, err := x.insert(accounts, []assign{take(accounts, "Company", "Name"), take(accounts, "Phone", "Phone")}, by)
+	if err != nil {
+		return "", err
+	}
+	as := []assign{{contacts.field("AccountId"), stringValue(accounts.id(account))}}
+	for _, name := range []string{"FirstName", "LastName", "Salutation", "Title", "Phone", "MobilePhone", "Fax", "Email", "LeadSource",
+		"HasOptedOutOfEmail", "HasOptedOutOfFax", "DoNotCall"} {
+		as = append(as, take(contacts, name, name))
+	}
+	for from, to := range mapping {
+		as = append(as, take(contacts, from, to))
+	}
+	num, err := x.insert(contacts, as, by)
+	if err != nil {
+		return "", err
+	}
+	contact = contacts.id(num)
+	r := *old
+	if err := x.fill(t, &r, []assign{
+		{t.field("IsConverted"), boolValue(true)},
+		{t.field("ConvertedDate"), value{kind: kindDate, s: time.UnixMilli(x.now()).UTC().Format(time.DateOnly)}},
+		{t.field("ConvertedAccountId"), stringValue(accounts.id(account))},
+		{t.field("ConvertedContactId"), stringValue(contact)},
+		{t.field("Status"), stringValue("Closed - Converted")},
+	}, by); err != nil {
+		return "", err
+	}
+	x.touch(&r, by)
+	x.put(t, &r)
+	x.note(t, n, "leadConverted", value{}, value{}, by.user)
+	x.note(contacts, num, "contactCreatedFromLead", value{}, value{}, by.user)
+	return contact, nil
 }

@@ -276,7 +276,7 @@ func (x *tx) insert(t *table, as []assign, by author) (uint32, *apiError) {
 	if len(missing) > 0 {
 		return 0, refuse("REQUIRED_FIELD_MISSING", "Required fields are missing: [%s]", strings.Join(missing, ", ")).on(missing...)
 	}
-	now := x.o.stampNow()
+	now := x.now()
 	r := row{created: now, modified: now, stamp: now, createdBy: by.user, modifiedBy: by.user}
 	if t.byName["ownerid"] != nil {
 		r.owner = by.user
@@ -344,7 +344,7 @@ func (x *tx) writableRow(t *table, num uint32) (*row, *apiError) {
 
 // touch moves what Salesforce moves on each save, also when no value changed.
 func (x *tx) touch(r *row, by author) {
-	now := x.o.stampNow()
+	now := x.now()
 	r.modified, r.stamp, r.modifiedBy = now, now, by.user
 }
 

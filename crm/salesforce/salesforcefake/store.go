@@ -402,7 +402,15 @@ func plain(v value) any {
 // tx is the writes of one call. The caller holds the org's write lock from begin to end.
 type tx struct {
 	o    *Org
+	at   int64 // when it happens, in ms; 0 is now
 	undo []undoEntry
+}
+
+func (x *tx) now() int64 {
+	if x.at != 0 {
+		return x.at
+	}
+	return x.o.stampNow()
 }
 
 type undoEntry struct {

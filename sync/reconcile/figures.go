@@ -89,21 +89,26 @@ func (t *tally) add(ctx context.Context, e ledger.Event) error {
 		return nil
 	case e.Outcome != nil:
 		return t.outcome(ctx, e)
-	case e.Written != nil && e.Written.Want && len(e.Written.Results) > 0:
-		if !slices.ContainsFunc(e.Written.Results, func(r ledger.WriteResult) bool { return r.Class != "" }) {
-			return t.stop(ctx, toBox, e, e.Written.UpTo)
-		}
-		return nil
-	case e.Told != nil && e.Told.Want && len(e.Told.Results) > 0:
-		if !slices.ContainsFunc(e.Told.Results, func(r ledger.ToldResult) bool { return r.Class != "" }) {
-			return t.stop(ctx, toProvider, e, e.Told.UpTo)
-		}
-		return nil
+	}
+	if clock, upTo, ok := reached(e); ok {
+		return t.stop(ctx, clock, e, upTo)
 	}
 	if _, _, ok := ledger.Change(e); !ok || !e.Number.IsValid() {
 		return nil
 	}
 	return t.changed(ctx, e)
+}
+
+// reached returns the clock that an event stops: every box is ticked, or the provider's list has the number. upTo is the
+// opt-out that it settles, and those before it.
+func reached(e ledger.Event) (clock string, upTo uint64, ok bool) {
+	switch {
+	case e.Written != nil && e.Written.Want && len(e.Written.Results) > 0:
+		return toBox, e.Written.UpTo, !slices.ContainsFunc(e.Written.Results, func(r ledger.WriteResult) bool { return r.Class != "" })
+	case e.Told != nil && e.Told.Want && len(e.Told.Results) > 0:
+		return toProvider, e.Told.UpTo, !slices.ContainsFunc(e.Told.Results, func(r ledger.ToldResult) bool { return r.Class != "" })
+	}
+	return "", 0, false
 }
 
 // changed notices opt-outs.
@@ -153,15 +158,35 @@ func (t *tally) optOut(ctx context.Context, n phone.Number, upTo uint64) (*opted
 	return o, nil
 }
 
-// stop stops a clock of the number's opt-out, once.
+// stop stops a clock of the number's opt-out, once: a box that somebody unticked and heed ticks again had been reached
+// before.
 func (t *tally) stop(ctx context.Context, clock string, e ledger.Event, upTo uint64) error {
 	o, err := t.optOut(ctx, e.Number, e.Seq)
 	if err != nil || !o.known || o.stopped[clock] || upTo > 0 && o.Seq > upTo {
 		return err
 	}
 	o.stopped[clock] = true
+	if o.Seq <= t.After {
+		before, err := t.earlier(ctx, clock, o)
+		if err != nil || before {
+			return err
+		}
+	}
 	t.took[clock] = append(t.took[clock], e.At.Sub(o.At))
 	return nil
+}
+
+// earlier reports whether a clock stopped in the time of an earlier report.
+func (t *tally) earlier(ctx context.Context, clock string, o *optedOut) (bool, error) {
+	for e, err := range t.ledger.History(ctx, o.Number) {
+		if err != nil || e.Seq > t.After {
+			return false, err
+		}
+		if c, upTo, ok := reached(e); ok && c == clock && e.Seq > o.Seq && (upTo == 0 || o.Seq <= upTo) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (t *tally) outcome(ctx context.Context, e ledger.Event) error {

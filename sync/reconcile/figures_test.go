@@ -76,11 +76,13 @@ func TestTheFiguresTellWhatHappenedSinceTheReportBefore(t *testing.T) {
 		t.Errorf("campaigns %+v", first.Campaigns)
 	}
 
-	// The next report goes on where this one ended, and finds the beginning of what ends in its time.
+	// The next report goes on where this one ended, and finds the beginning of what ends in its time. A box that somebody
+	// unticked meanwhile and that is ticked again was reached before.
+	key(n(1), stop, "", 5*time.Hour)
 	key(n(3), optOut(n(3), 4*time.Hour), "", 30*24*time.Hour)
 	w.clock.pass(31 * 24 * time.Hour)
 	again := w.run(reconcile.Nightly).Pass.Figures
-	if again.After != first.UpTo || again.OptOuts != 1 || again.Sent != 0 || len(again.InFlight) != 0 || len(again.Clocks) != 1 || again.Clocks[0].Late != 1 {
+	if again.After != first.UpTo || again.OptOuts != 1 || again.Sent != 0 || len(again.InFlight) != 0 || len(again.Clocks) != 1 || again.Clocks[0].Late != 1 || again.Clocks[0].N != 1 {
 		t.Errorf("figures %+v", again)
 	}
 	third := w.run(reconcile.Nightly).Pass.Figures

@@ -340,6 +340,17 @@ func TestTriggersFailRecordsOrRuns(t *testing.T) {
 	}
 	reset()
 	knob(t, o, func(k *Knobs) { k.Triggers = []Trigger{{Object: "Contact", Effect: "cpu_limit", MaxRows: 199}} })
+	lucky := func(seed uint64) string {
+		reset()
+		knob(t, o, func(k *Knobs) {
+			k.Seed, k.Triggers = seed, []Trigger{{Object: "Contact", Effect: "fail_record", Rate: 0.5}}
+		})
+		return tick(ids...)
+	}
+	first := lucky(8)
+	if again := lucky(9) + lucky(8); !strings.HasSuffix(again, first) || strings.HasPrefix(again, first) || !strings.Contains(first, "ok") || !strings.Contains(first, "FIELD") {
+		t.Errorf("a rate follows its seed: %s, then %s", first, again)
+	}
 	big := start(t, Options{})
 	big.org.Seed(1000, 1)
 	knob(t, big.org, func(k *Knobs) { k.Triggers = []Trigger{{Object: "Contact", Effect: "cpu_limit", MaxRows: 199}} })

@@ -13,6 +13,7 @@ type Trigger struct {
 	WhenContains string   `json:"when_contains,omitempty"` // and contains this
 	IDs          []string `json:"ids,omitempty"`           // only these records; none is all
 	Effect       string   `json:"effect"`                  // fail_record, fail_chunk, take_back or cpu_limit
+	Rate         float64  `json:"rate,omitempty"`          // in this share of the cases; 0 is always
 	MaxRows      int      `json:"max_rows,omitempty"`      // cpu_limit: so many records of one run still pass
 	Message      string   `json:"message,omitempty"`
 }
@@ -82,7 +83,7 @@ func (o *Org) customerCode(t *table, r *row, by author) *apiError {
 	}
 	for i := range set.triggers {
 		ru := &set.triggers[i]
-		if !ru.matches(o, t, r) {
+		if !ru.matches(o, t, r) || !o.knobs.luck(ru.trigger.Rate) {
 			continue
 		}
 		switch ru.trigger.Effect {

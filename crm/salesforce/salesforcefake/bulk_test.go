@@ -406,6 +406,12 @@ func TestBulkIngestOperations(t *testing.T) {
 		wantError(t, c.do("POST", "jobs/ingest", in), 400, "INVALIDJOB", "")
 	}
 	wantError(t, c.do("POST", "jobs/ingest", map[string]any{"object": "Contact", "operation": "hardDelete"}), 403, "FEATURENOTENABLED", "hardDelete operation requires special user profile permission")
+	hard := c.as("admin@sandbox.example").ingest(map[string]any{"object": "Contact", "operation": "hardDelete"}, "Id\n"+c.ids("SELECT Id FROM Contact WHERE Ext__c = '9'")[0]+"\n")
+	if got := c.outcome(hard, "successfulResults"); len(got) != 2 {
+		t.Fatalf("hard delete: %q", got)
+	} else if _, there := o.Get("Contact", got[1][0]); there {
+		t.Error("a hard delete leaves the record in the bin")
+	}
 	open := c.openIngest(map[string]any{"object": "Contact", "operation": "insert"}, "LastName\nA\n")
 	wantError(t, c.do("PUT", "jobs/ingest/"+open+"/batches", "LastName\nB\n", "Content-Type", "text/csv"), 400, "CLIENTINPUTERROR", "only do 'PUT' once")
 	wantError(t, c.do("DELETE", "jobs/ingest/"+open, nil), 400, "INVALIDJOBSTATE", "Open")

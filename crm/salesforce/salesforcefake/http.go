@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -442,8 +444,11 @@ func (c *call) route() *response {
 	case "jobs":
 		return c.jobsResource(c.path[1:])
 	case "limits":
-		if len(c.path) == 1 {
+		switch {
+		case len(c.path) == 1:
 			return c.limits()
+		case len(c.path) == 2 && c.path[1] == "recordCount":
+			return c.recordCount()
 		}
 	case "composite":
 		switch {
@@ -535,6 +540,26 @@ func (c *call) resources() *response {
 		out[name] = c.prefix() + "/" + name
 	}
 	return jsonResponse("resources", 200, out)
+}
+
+// recordCount answers /limits/recordCount: how many records objects have, about, without a query.
+func (c *call) recordCount() *response {
+	if res := c.only("record_count", "GET"); res != nil {
+		return res
+	}
+	type count struct {
+		Count int    `json:"count"`
+		Name  string `json:"name"`
+	}
+	out := []count{}
+	for _, name := range slices.Sorted(maps.Keys(c.o.tables)) {
+		t := c.o.tables[name]
+		asked := slices.ContainsFunc(split(c.query.Get("sObjects")), func(s string) bool { return strings.EqualFold(strings.TrimSpace(s), name) })
+		if (c.query.Get("sObjects") == "" || asked) && c.o.objectAccess(c.user, t) != Hidden {
+			out = append(out, count{t.live(), t.name})
+		}
+	}
+	return jsonResponse("record_count", 200, map[string]any{"sObjects": out})
 }
 
 func (c *call) limits() *response {

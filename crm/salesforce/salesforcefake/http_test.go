@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -263,6 +264,10 @@ func TestDescribeAndLists(t *testing.T) {
 	}
 	if r := c.do("GET", "/services/data/v60.0", nil).object(t); r["query"] != "/services/data/v60.0/query" {
 		t.Errorf("resources %v", r)
+	}
+	c.org.Insert("Contact", map[string]any{"LastName": "A"})
+	if res := c.do("GET", "limits/recordCount?sObjects=contact,Lead", nil); res.body != `{"sObjects":[{"count":1,"name":"Contact"},{"count":0,"name":"Lead"}]}` {
+		t.Errorf("recordCount %s", res.body)
 	}
 	l := c.do("GET", "limits", nil).object(t)["DailyApiRequests"].(map[string]any)
 	if l["Max"] != 100000.0 || l["Remaining"].(float64) >= 100000 {
@@ -552,6 +557,7 @@ func TestKnobs(t *testing.T) {
 		"validation_rules": {func(k *Knobs) {
 			k.ValidationRules = []ValidationRule{{Object: "Contact", Field: "Title", WhenContains: "new", Message: "no titles"}}
 		}, "PATCH", 400, `"message":"no titles","errorCode":"FIELD_CUSTOM_VALIDATION_EXCEPTION","fields":["Title"]`},
+		"expire_rate":           {func(k *Knobs) { k.ExpireRate = 1 }, "GET", 401, "INVALID_SESSION_ID"},
 		"maintenance read_only": {func(k *Knobs) { k.Maintenance = "read_only" }, "PATCH", 400, "DURING_MAINTENANCE"},
 		"maintenance down":      {func(k *Knobs) { k.Maintenance = "down" }, "GET", 503, "<html"},
 		"budget_max":            {func(k *Knobs) { k.BudgetMax = 1; k.BudgetUsed = 1 }, "GET", 403, "TotalRequests Limit exceeded."},
@@ -564,6 +570,9 @@ func TestKnobs(t *testing.T) {
 		}
 		if res := c.do(tc.method, path, body); res.status != tc.status || !strings.Contains(res.body, tc.text) {
 			t.Errorf("%s: %d %s", name, res.status, res.body)
+		}
+		if name == "expire_rate" {
+			c.login()
 		}
 	}
 	knob(t, o, func(k *Knobs) { *k = Knobs{LockIDs: map[string]int{id: 1}} })
@@ -698,13 +707,34 @@ func TestGoSalesforce(t *testing.T) {
 	}
 }
 
-// BenchmarkMillion shows what a big org costs: seeding, a page by key, a page by stamp, a whole scan.
+// BenchmarkMillion shows what a big org costs: seeding and its memory, a page by key, a page by stamp, a whole scan, and
+// a whole bulk result.
 func BenchmarkMillion(b *testing.B) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
 	began := time.Now()
 	o := New(Options{})
 	o.Seed(1_000_000, 1)
-	b.Logf("seeded 1,000,000 people in %v: %d contacts, %d leads", time.Since(began), o.Count("Contact"), o.Count("Lead"))
+	took := time.Since(began)
+	runtime.ReadMemStats(&after)
+	most := after.HeapSys
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.Logf("seeded 1,000,000 people in %v: %d contacts, %d leads, %d accounts; %d bytes a person, heap at most %d MiB", took, o.Count("Contact"),
+		o.Count("Lead"), o.Count("Account"), (after.HeapAlloc-before.HeapAlloc)/1_000_000, most>>20)
 	mid := o.table("Contact").id(300_000)
+	compile := func(b *testing.B, soql string) *compiled {
+		q, err := parseSOQL(soql)
+		if err != nil {
+			b.Fatal(err)
+		}
+		c, err := o.compile(q, integrationUser, false)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return c
+	}
 	for name, soql := range map[string]string{
 		"page by id":    "SELECT Id FROM Contact WHERE Id > '" + mid + "' ORDER BY Id LIMIT 2000",
 		"page by stamp": "SELECT Id FROM Contact WHERE (SystemModstamp = 2026-01-01T00:00:00Z AND Id > '" + mid + "') OR SystemModstamp > 2026-01-01T00:00:00Z ORDER BY SystemModstamp, Id LIMIT 2000",
@@ -712,16 +742,29 @@ func BenchmarkMillion(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				q, err := parseSOQL(soql)
-				if err != nil {
-					b.Fatal(err)
-				}
-				c, err := o.compile(q, everyone, false)
-				if err != nil {
-					b.Fatal(err)
-				}
-				c.run()
+				compile(b, soql).run()
 			}
 		})
 	}
+	b.Run("bulk result", func(b *testing.B) {
+		c := compile(b, "SELECT Id, Phone, MobilePhone, SMS_Opt_Out__c, SystemModstamp, LastModifiedBy.Name FROM Contact")
+		rows, n := c.run(), 0
+		var columns []column
+		for _, p := range []string{"Id", "Phone", "MobilePhone", "SMS_Opt_Out__c", "SystemModstamp", "LastModifiedBy.Name"} {
+			acc, err := o.resolve(integrationUser, c.t, "", path{parts: strings.Split(p, ".")})
+			if err != nil {
+				b.Fatal(err)
+			}
+			columns = append(columns, column{p, acc})
+		}
+		for b.Loop() {
+			var out sizeWriter
+			if err := o.streamRows(&out, csvForm(&job{delimiter: "COMMA"}), columns, rows); err != nil {
+				b.Fatal(err)
+			}
+			n = out.total
+		}
+		b.ReportMetric(float64(len(rows)), "rows")
+		b.ReportMetric(float64(n)/float64(len(rows)), "bytes/row")
+	})
 }

@@ -17,7 +17,8 @@ import (
 // Knobs make the org misbehave. The zero value is a healthy org. Over HTTP they are GET and PUT /sandbox/knobs; a PUT
 // changes the keys that it names. Rates are shares of calls from 0 to 1; the one-shot lists need no luck.
 type Knobs struct {
-	LatencyMS int `json:"latency_ms"` // each answer waits this long
+	Seed      uint64 `json:"seed"`       // of every random choice; a change starts the sequence anew
+	LatencyMS int    `json:"latency_ms"` // each answer waits this long
 
 	ErrorRate503HTML float64 `json:"error_rate_503_html"` // data calls answered 503 with an HTML page, nothing applied
 	EmptyRate        float64 `json:"empty_rate"`          // data calls answered 502 with no body, nothing applied
@@ -25,6 +26,7 @@ type Knobs struct {
 	MultipleChoices  float64 `json:"multiple_choices"`    // writes of one record answered 300, nothing applied
 	TruncateRate     float64 `json:"truncate_rate"`       // answers of which only half the body arrives
 	LockRate         float64 `json:"lock_rate"`           // rows that fail with UNABLE_TO_LOCK_ROW
+	ExpireRate       float64 `json:"expire_rate"`         // data calls that find their session ended, 401
 
 	// LockIDs are records that somebody else holds: how many more writes fail, -1 for ever.
 	LockIDs map[string]int `json:"lock_ids"`
@@ -133,7 +135,7 @@ func (kn *knobs) shuffleBatches(order []int) {
 
 func (k *Knobs) validate(o *Org) error {
 	for name, rate := range map[string]float64{"error_rate_503_html": k.ErrorRate503HTML, "empty_rate": k.EmptyRate,
-		"redirect_rate": k.RedirectRate, "multiple_choices": k.MultipleChoices, "truncate_rate": k.TruncateRate, "lock_rate": k.LockRate} {
+		"redirect_rate": k.RedirectRate, "multiple_choices": k.MultipleChoices, "truncate_rate": k.TruncateRate, "lock_rate": k.LockRate, "expire_rate": k.ExpireRate} {
 		if rate < 0 || rate > 1 {
 			return fmt.Errorf("%s is %v, must be from 0 to 1", name, rate)
 		}
@@ -201,6 +203,8 @@ func (k *Knobs) validate(o *Org) error {
 			return fmt.Errorf("triggers: effect %q is unknown: use %s", tr.Effect, strings.Join(triggerEffects, ", "))
 		case tr.Effect == "take_back" && (t.field(tr.Field) == nil || t.field(tr.Field).Required):
 			return fmt.Errorf("triggers: take_back needs a field that may be empty")
+		case tr.Rate < 0 || tr.Rate > 1:
+			return fmt.Errorf("triggers: rate is %v, must be from 0 to 1", tr.Rate)
 		case tr.Effect == "cpu_limit" && tr.MaxRows < 1:
 			return fmt.Errorf("triggers: cpu_limit needs max_rows")
 		}
@@ -318,8 +322,10 @@ func (o *Org) recordKey(id string) (shareKey, bool) {
 	return shareKey{}, false
 }
 
+const knobStream = 0x6865656420
+
 func newKnobs(seed uint64) *knobs {
-	kn := &knobs{rand: rand.New(rand.NewPCG(seed, 0x6865656420))}
+	kn := &knobs{k: Knobs{Seed: seed}, rand: rand.New(rand.NewPCG(seed, knobStream))}
 	kn.ready.Store(&knobSet{})
 	return kn
 }
@@ -344,30 +350,46 @@ func (o *Org) SetKnobs(change func(*Knobs)) error {
 }
 
 func (o *Org) setKnobs(change func(*Knobs) error) error {
-	o.mu.Lock() // for the field names, and because person accounts add some
-	defer o.mu.Unlock()
+	enable, err := o.changeKnobs(change)
+	if err != nil || !enable {
+		return err
+	}
+	o.mu.Lock() // the new fields must be there before a knob can name them
+	err = o.enablePersons()
+	o.mu.Unlock()
+	if err == nil {
+		_, err = o.changeKnobs(change)
+	}
+	return err
+}
+
+// changeKnobs changes nothing and says enable if person accounts must be switched on first.
+func (o *Org) changeKnobs(change func(*Knobs) error) (enable bool, _ error) {
+	o.mu.RLock() // for the field names
+	defer o.mu.RUnlock()
 	kn := o.knobs
 	kn.mu.Lock()
 	defer kn.mu.Unlock()
 	k := kn.k.clone()
 	if err := change(&k); err != nil {
-		return err
+		return false, err
+	}
+	if k.PersonAccounts && !o.persons {
+		return true, nil
 	}
 	if err := k.validate(o); err != nil {
-		return err
+		return false, err
+	}
+	if k.Seed != kn.k.Seed {
+		kn.rand = rand.New(rand.NewPCG(k.Seed, knobStream))
 	}
 	if k.ExpireTokens {
 		o.sessions.expireAll()
 		k.ExpireTokens = false
 	}
-	if k.PersonAccounts {
-		if err := o.enablePersons(); err != nil {
-			return err
-		}
-	}
 	kn.k = k
 	kn.ready.Store(k.compile(o))
-	return nil
+	return false, nil
 }
 
 func (kn *knobs) lateCommit() (hold bool, ms int64) {
@@ -428,6 +450,8 @@ func (kn *knobs) dataFault(write, single bool) string {
 	switch {
 	case hit(kn.k.ErrorRate503HTML):
 		return "503"
+	case hit(kn.k.ExpireRate):
+		return "401"
 	case hit(kn.k.EmptyRate):
 		return "502"
 	case hit(kn.k.RedirectRate):
@@ -466,6 +490,16 @@ func (kn *knobs) front() (latencyMS, expireEvery int, down bool) {
 	kn.mu.Lock()
 	defer kn.mu.Unlock()
 	return kn.k.LatencyMS, kn.k.ExpireEveryN, kn.k.Maintenance == "down"
+}
+
+// luck is true in a share of cases; a rate of 0 leaves nothing to luck.
+func (kn *knobs) luck(rate float64) bool {
+	if rate == 0 {
+		return true
+	}
+	kn.mu.Lock()
+	defer kn.mu.Unlock()
+	return kn.rand.Float64() < rate
 }
 
 // locked says whether somebody else holds the record at this moment.

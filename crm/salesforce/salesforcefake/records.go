@@ -78,15 +78,10 @@ func (o *Org) Count(object string) int {
 	o.settle()
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	n := 0
 	if t := o.table(object); t != nil {
-		for _, r := range t.rows {
-			if r != nil && !r.deleted {
-				n++
-			}
-		}
+		return t.live()
 	}
-	return n
+	return 0
 }
 
 // Delete puts a record into the recycle bin.

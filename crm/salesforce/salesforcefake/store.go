@@ -501,3 +501,13 @@ func (x *tx) erase(t *table, num uint32) {
 	t.rows[num-1] = nil
 	t.stale++
 }
+
+// live counts the records that are not deleted.
+func (t *table) live() (n int) {
+	for _, r := range t.rows {
+		if r != nil && !r.deleted {
+			n++
+		}
+	}
+	return n
+}

@@ -235,8 +235,12 @@ func (b *Boxes) finish(ctx context.Context, intents []*intent) error {
 		if it.retry && !progress {
 			continue // nothing to record: it is tried again
 		}
-		events = append(events, ledger.Event{Kind: ledger.KindWritten, At: now, Number: it.owed.Number,
-			Written: &ledger.Written{UpTo: it.owed.Seq, Want: it.want, Results: it.results}})
+		e := ledger.Event{Kind: ledger.KindWritten, At: now, Number: it.owed.Number,
+			Written: &ledger.Written{UpTo: it.owed.Seq, Want: it.want, Results: it.results}}
+		wrote := slices.ContainsFunc(it.results, func(r ledger.WriteResult) bool { return r.Class == "" })
+		if wrote || !refusedAgain(it.owed, e) {
+			events = append(events, e)
+		}
 	}
 	var err error
 	if len(events) > 0 {
@@ -255,6 +259,13 @@ func (b *Boxes) finish(ctx context.Context, intents []*intent) error {
 		}
 	}
 	return err
+}
+
+// refusedAgain reports whether an answer only repeats the refusal with which the work waits for a person. It is tried on in
+// case the person has acted, a few times a day and perhaps for years: the ledger keeps the first refusal.
+func refusedAgain(o ledger.Owed, e ledger.Event) bool {
+	after, done := ledger.Settle(o, e)
+	return !done && o.Parked != nil && after.Parked != nil && after.Parked.Text == o.Parked.Text
 }
 
 // Backoff returns how long to wait after the given number of attempts: 1 s doubled to 5 min, with half of it random.

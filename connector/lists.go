@@ -146,7 +146,8 @@ func (l *Lists) tell(ctx context.Context, owed []ledger.Owed) error {
 		if now := l.Ledger.State(owed[i].Number) == consent.OptedOut; now != changes[i].OptedOut {
 			retry[i] = max(retry[i], time.Millisecond)
 		}
-		if retry[i] == 0 {
+		taken := slices.ContainsFunc(events[i].Told.Results, func(r ledger.ToldResult) bool { return r.Class == "" })
+		if retry[i] == 0 && (taken || !refusedAgain(owed[i], events[i])) {
 			settled = append(settled, events[i])
 		}
 	}

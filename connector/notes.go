@@ -106,8 +106,8 @@ func (n *Notes) write(ctx context.Context, name string, notes []note) error {
 				}
 			}
 		}
-		if wait == parkedWait && !(x.owed.Parked != nil && x.owed.Parked.Text == noted.Text && noted.Class != "") {
-			events = append(events, ledger.Event{Kind: ledger.KindNoted, At: now, Number: x.owed.Number, Noted: noted})
+		if e := (ledger.Event{Kind: ledger.KindNoted, At: now, Number: x.owed.Number, Noted: noted}); wait == parkedWait && !refusedAgain(x.owed, e) {
+			events = append(events, e)
 		}
 		waits[i], why[i] = wait, noted.Text
 	}

@@ -526,3 +526,66 @@ func TestABoxThatIsTickedWhileAMessageWaitsBlocksIt(t *testing.T) {
 		t.Errorf("%+v %v", got, err)
 	}
 }
+
+// A refusal that nobody has mended stays one entry in the ledger, however often heed tries on.
+func TestARefusalThatStaysIsRecordedOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind   ledger.OwedKind
+		refuse func(r *rig)
+		mend   func(r *rig)
+	}{
+		"a record": {ledger.OweBoxes, func(r *rig) {
+			no := &crm.Error{Class: crm.Park, Code: "FIELD_CUSTOM_VALIDATION_EXCEPTION", Text: "Ask legal first"}
+			r.crm.FailWrites(r.person("Contact", ada.String(), false), no, no, no, no)
+		}, func(*rig) {}},
+		"the provider's list": {ledger.OweTell, func(r *rig) {
+			r.provider.RefuseConsents(ada.String(), &sms.Error{Class: sms.Rejected, Status: 400, Code: "70002"})
+		}, func(r *rig) { r.provider.RefuseConsents(ada.String(), nil) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			c.refuse(r)
+			r.text(ada, "please take me off your list") // words that the provider itself does not act on
+			try := func() uint64 {
+				t.Helper()
+				if err := r.ledger.Hurry(t.Context(), c.kind); err != nil {
+					t.Fatal(err)
+				}
+				r.flush()
+				s, err := r.ledger.Stats(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s.Head
+			}
+			owed := func() (n, parked int) {
+				t.Helper()
+				for o, err := range r.ledger.Owed(t.Context()) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					if n++; o.Parked != nil {
+						parked++
+					}
+				}
+				return n, parked
+			}
+			first := try()
+			if n, parked := owed(); n != 1 || parked != 1 {
+				t.Fatalf("owed %d, parked %d", n, parked)
+			}
+			for range 2 {
+				if now := try(); now != first {
+					t.Errorf("the same refusal grew the ledger from %d to %d events", first, now)
+				}
+			}
+			c.mend(r)
+			for range 2 { // the record has one refusal left
+				try()
+			}
+			if n, _ := owed(); n != 0 {
+				t.Errorf("%d still owed", n)
+			}
+		})
+	}
+}

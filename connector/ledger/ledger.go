@@ -235,8 +235,9 @@ type Mirror interface {
 	Wrote(ctx context.Context, keys []crm.Key, optedOut bool, at time.Time) error
 	// Delete forgets records.
 	Delete(ctx context.Context, keys []crm.Key) error
-	// All yields every record after a key, in the order of (object, id).
-	All(ctx context.Context, after crm.Key) iter.Seq2[MirrorRecord, error]
+	// Between yields the records after a key up to and including another (the zero Key: to the end), in the order of
+	// (object, id), both compared byte by byte. The caller may write while it reads.
+	Between(ctx context.Context, after, upTo crm.Key) iter.Seq2[MirrorRecord, error]
 	// Len returns how many records are known.
 	Len(ctx context.Context) (int, error)
 }
@@ -244,13 +245,13 @@ type Mirror interface {
 // MirrorRecord is one CRM record as heed last saw or wrote it.
 type MirrorRecord struct {
 	crm.Key
-	Numbers  []phone.Number `json:"n,omitempty"` // each once, in field order
-	Unparsed int            `json:"u,omitempty"` // non-empty phone fields that are no number
-	OptedOut bool           `json:"o,omitempty"`
-	Stamp    time.Time      `json:"s,omitzero"`  // the CRM's stamp of the version that heed read
-	SeenAt   time.Time      `json:"v,omitzero"`  // by heed's clock: when the read began that saw it
-	WroteAt  time.Time      `json:"w,omitzero"`  // by heed's clock: when heed's latest write of the box ended
-	Sweep    uint64         `json:"g,omitempty"` // number of the full pass that saw it last
+	Numbers  []phone.Number // each once, in field order
+	Unparsed int            // non-empty phone fields that are no number
+	OptedOut bool
+	Stamp    time.Time // the CRM's stamp of the version that heed read
+	SeenAt   time.Time // by heed's clock: when the read began that brought this version
+	WroteAt  time.Time // by heed's clock: when heed's latest write of the box ended
+	Missing  uint64    // number of the full pass that went past it without seeing it; 0 if none did
 }
 
 // MergeMirror returns what to keep of a record that was just read, given what was known. A read that began before

@@ -5,6 +5,7 @@
 package ledgertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,7 +67,7 @@ func Run(t *testing.T, open func(t testing.TB, o Options) Opened) {
 		{"a pass counts its corrections and follows their results", passes},
 		{"the mirror leads from a number to its records", mirrors},
 		{"a stale read does not undo what was written to the mirror", mirrorStale},
-		{"the mirror is walked in order, from any key", mirrorAll},
+		{"the mirror is walked in order, from any key", mirrorBetween},
 		{"checkpoints are kept by name", cursors},
 		{"the counts add up", stats},
 		{"a cancelled caller stops waiting, and the event is there whole or not at all", cancelled},
@@ -1051,7 +1052,7 @@ func mirrors(t *testing.T, s *suite) {
 	}
 	now := s.clock.Now()
 	a := record("Contact", "a", number(1), number(2))
-	a.OptedOut, a.Stamp, a.SeenAt, a.Unparsed, a.Sweep = true, now, now, 3, 4
+	a.OptedOut, a.Stamp, a.SeenAt, a.Unparsed, a.Missing = true, now, now, 3, 4
 	put(m, a, record("Contact", "b", number(2)), record("Lead", "c", number(2)), record("Lead", "none"))
 	put(other, record("Contact", "z", number(1)))
 	put(m)
@@ -1075,7 +1076,7 @@ func mirrors(t *testing.T, s *suite) {
 	equal(t, "records", get(m.Len(t.Context()))(t), 3)
 	equal(t, "records of the other", get(l.Mirror("other").Len(t.Context()))(t), 1)
 	got := get(m.Get(t.Context(), []crm.Key{{Object: "Contact", ID: "a"}, {Object: "Contact", ID: "b"}}))(t)
-	if len(got) != 1 || got[0].Key != a.Key || !got[0].OptedOut || !got[0].Stamp.Equal(now) || got[0].Unparsed != 3 || got[0].Sweep != 4 || !slices.Equal(got[0].Numbers, a.Numbers) {
+	if len(got) != 1 || got[0].Key != a.Key || !got[0].OptedOut || !got[0].Stamp.Equal(now) || got[0].Unparsed != 3 || got[0].Missing != 4 || !slices.Equal(got[0].Numbers, a.Numbers) {
 		t.Fatalf("read back %+v", got)
 	}
 }
@@ -1104,10 +1105,10 @@ func mirrorStale(t *testing.T, s *suite) {
 	equal(t, "by number", len(get(m.ByNumber(t.Context(), number(1)))(t)), 1)
 }
 
-func mirrorAll(t *testing.T, s *suite) {
+func mirrorBetween(t *testing.T, s *suite) {
 	l := s.start(t, consent.Policy{})
 	m := l.Mirror("sf")
-	equal(t, "records of an empty mirror", len(list(t, m.All(t.Context(), crm.Key{}))), 0)
+	equal(t, "records of an empty mirror", len(list(t, m.Between(t.Context(), crm.Key{}, crm.Key{}))), 0)
 	var all []ledger.MirrorRecord
 	for i := range 1100 {
 		all = append(all, record([]string{"Contact", "Lead"}[i%2], fmt.Sprintf("%04d", i), number(i%9)))
@@ -1126,15 +1127,27 @@ func mirrorAll(t *testing.T, s *suite) {
 		if from > 0 {
 			after = all[from-1].Key
 		}
-		got := list(t, m.All(t.Context(), after))
-		equal(t, "records", len(got), len(all)-from)
-		for i, r := range got {
-			equal(t, "record", r.Key, all[from+i].Key)
-			equal(t, "number", r.Numbers[0], all[from+i].Numbers[0])
+		for _, to := range []int{1100, 1099, 1024, 700, 512, from + 1, from} {
+			upTo := crm.Key{} // to the end
+			if to < len(all) {
+				upTo = crm.Key{Object: all[to].Object, ID: all[to].ID[:3] + "/"} // a key that is not there, just before or after
+				to, _ = slices.BinarySearchFunc(all, upTo, func(r ledger.MirrorRecord, k crm.Key) int {
+					return cmp.Or(cmp.Compare(r.Object, k.Object), cmp.Compare(r.ID, k.ID))
+				})
+			}
+			got := list(t, m.Between(t.Context(), after, upTo))
+			equal(t, "records", len(got), max(to-from, 0))
+			for i, r := range got {
+				equal(t, "record", r.Key, all[from+i].Key)
+				equal(t, "number", r.Numbers[0], all[from+i].Numbers[0])
+			}
+		}
+		if from > 0 {
+			equal(t, "records up to and including itself", len(list(t, m.Between(t.Context(), crm.Key{}, after))), from)
 		}
 	}
 	n := 0
-	for r, err := range m.All(t.Context(), crm.Key{}) { // the caller may write while it reads
+	for r, err := range m.Between(t.Context(), crm.Key{}, crm.Key{}) { // the caller may write while it reads
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1280,7 +1293,7 @@ func closed(t *testing.T, s *suite) {
 		"Mirror.Put":        func() error { return l.Mirror("sf").Put(ctx, []ledger.MirrorRecord{record("Contact", "a")}) },
 		"Mirror.Wrote":      func() error { return l.Mirror("sf").Wrote(ctx, key, true, now) },
 		"Mirror.Delete":     func() error { return l.Mirror("sf").Delete(ctx, key) },
-		"Mirror.All":        func() error { return first(l.Mirror("sf").All(ctx, crm.Key{})) },
+		"Mirror.Between":    func() error { return first(l.Mirror("sf").Between(ctx, crm.Key{}, crm.Key{})) },
 		"Mirror.Len":        func() error { _, err := l.Mirror("sf").Len(ctx); return err },
 	} {
 		if err := call(); !errors.Is(err, ledger.ErrUnavailable) {

@@ -359,18 +359,59 @@ func BenchmarkMillionPass(b *testing.B) {
 	n := 1_000_000
 	if s := os.Getenv("HEED_MILLION"); s != "" {
 		var err error
-		if n, err = strconv.Atoi(s); err != nil || n < 1000 {
-			b.Fatalf("HEED_MILLION=%q: want a number from 1000", s)
+		if n, err = strconv.Atoi(s); err != nil || n < 100_000 {
+			b.Fatalf("HEED_MILLION=%q: want a number from 100000", s)
 		}
 	}
+	var perRecord []float64
+	for _, size := range []int{n / 100, n / 10, n} {
+		steps := []string{"network", "pass"}
+		if size == n {
+			steps = []string{"network", "ideal", "driver", "pass"}
+		}
+		run := millionWorld(b, size)
+		cpu, peak, anon := map[string][]float64{}, map[string][]float64{}, map[string][]float64{}
+		for range rounds {
+			for _, s := range steps {
+				r := run(s)
+				if s != "ideal" && r.Records < size || r.Found != 0 {
+					b.Fatalf("%s: read %d records, found %d differences", s, r.Records, r.Found)
+				}
+				cpu[s], peak[s], anon[s] = append(cpu[s], r.CPU.Seconds()), append(peak[s], r.PeakMiB), append(anon[s], r.AnonMiB)
+			}
+		}
+		fmt.Printf("%d rounds, median [worst]\n%-10s %18s %18s %18s\n", rounds, "", "CPU s", "peak MiB", "anonymous MiB")
+		for _, s := range steps {
+			fmt.Printf("%-10s %9.2f [%5.2f] %10.0f [%4.0f] %10.0f [%4.0f]\n", s, median(cpu[s]), slices.Max(cpu[s]), median(peak[s]), slices.Max(peak[s]), median(anon[s]), slices.Max(anon[s]))
+		}
+		var own []float64 // what heed adds to reading
+		for i := range rounds {
+			own = append(own, cpu["pass"][i]-cpu["network"][i])
+		}
+		fmt.Printf("pass without network: %.2f s of CPU [%.2f]", median(own), slices.Max(own))
+		if size == n {
+			fmt.Printf(", %.1f × the ideal pipeline", median(own)/median(cpu["ideal"]))
+			b.ReportMetric(median(own), "CPU-s/pass")
+			b.ReportMetric(median(anon["pass"]), "anon-MiB")
+		}
+		fmt.Println()
+		perRecord = append(perRecord, median(own)/float64(size)*1e6)
+	}
+	fmt.Printf("\nµs a record at %d, %d and %d records: %.2f, %.2f, %.2f\n", n/100, n/10, n, perRecord[0], perRecord[1], perRecord[2])
+	b.ReportMetric(0, "ns/op")
+}
+
+// millionWorld seeds an org of n records and a ledger, brings them into step, and returns what runs a step in a process of its
+// own.
+func millionWorld(b *testing.B, n int) (run func(step string) millionResult) {
 	dir := b.TempDir()
 	began := time.Now()
 	org := salesforcefake.New(millionOrg)
-	defer org.Close()
+	b.Cleanup(org.Close)
 	org.Seed(n, 1)
-	seeded := time.Since(began)
+	fmt.Printf("\n%d records seeded in %s\n", n, time.Since(began).Round(time.Millisecond))
 	w := &world{org: org}
-	defer w.close()
+	b.Cleanup(w.close)
 	base, err := w.serve("127.0.0.1:0", org.Handler())
 	if err != nil {
 		b.Fatal(err)
@@ -381,7 +422,7 @@ func BenchmarkMillionPass(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	run := func(step string) (r millionResult) {
+	run = func(step string) (r millionResult) {
 		b.Helper()
 		spec, _ := json.Marshal(millionStep{step, dir, base})
 		cmd := exec.Command(exe)
@@ -410,7 +451,6 @@ func BenchmarkMillionPass(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	fmt.Printf("\n%d records seeded in %s\n", n, seeded.Round(time.Millisecond))
 	save()
 	before := run("ideal")
 	first := run("pass")
@@ -418,31 +458,9 @@ func BenchmarkMillionPass(b *testing.B) {
 	if after := run("ideal"); before.Found == 0 || after.Found != 0 {
 		b.Fatalf("%d records disagreed before the first pass, %d after it", before.Found, after.Found)
 	}
-	fmt.Printf("first pass: %d records disagree by the ideal pipeline, heed made %d corrections, after them none does. %s of CPU, peak %.0f MiB (%.0f anonymous)\n",
-		before.Found, first.Found, first.CPU.Round(time.Millisecond), first.PeakMiB, first.AnonMiB)
-	steps := []string{"network", "ideal", "driver", "pass"}
-	cpu, peak, anon := map[string][]float64{}, map[string][]float64{}, map[string][]float64{}
-	for range rounds {
-		for _, s := range steps {
-			r := run(s)
-			if s != "ideal" && r.Records < n || r.Found != 0 {
-				b.Fatalf("%s: read %d records, found %d differences", s, r.Records, r.Found)
-			}
-			cpu[s], peak[s], anon[s] = append(cpu[s], r.CPU.Seconds()), append(peak[s], r.PeakMiB), append(anon[s], r.AnonMiB)
-		}
-	}
-	fmt.Printf("%d rounds, median [worst]\n%-10s %18s %18s %18s\n", rounds, "", "CPU s", "peak MiB", "anonymous MiB")
-	for _, s := range steps {
-		fmt.Printf("%-10s %9.2f [%5.2f] %10.0f [%4.0f] %10.0f [%4.0f]\n", s, median(cpu[s]), slices.Max(cpu[s]), median(peak[s]), slices.Max(peak[s]), median(anon[s]), slices.Max(anon[s]))
-	}
-	var own []float64 // what heed adds to reading
-	for i := range rounds {
-		own = append(own, cpu["pass"][i]-cpu["network"][i])
-	}
-	fmt.Printf("pass without network: %.2f s of CPU [%.2f], %.1f × the ideal pipeline\n", median(own), slices.Max(own), median(own)/median(cpu["ideal"]))
-	b.ReportMetric(median(own), "CPU-s/pass")
-	b.ReportMetric(median(anon["pass"]), "anon-MiB")
-	b.ReportMetric(0, "ns/op")
+	fmt.Printf("first pass: %d records disagree by the ideal pipeline; heed makes %d corrections, after which none does. %.2f s of CPU, peak %.0f MiB, %.0f of them anonymous\n",
+		before.Found, first.Found, first.CPU.Seconds(), first.PeakMiB, first.AnonMiB)
+	return run
 }
 
 // fillLedger records n opted-out numbers whose work is done, a few thousand of them ones that the seeded org knows.

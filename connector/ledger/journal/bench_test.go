@@ -98,7 +98,7 @@ func BenchmarkGroupCommit(b *testing.B) {
 			}
 			defer flat.Close()
 			var buf []byte
-			prefix := make([]byte, prefixLen)
+			prefix := make([]byte, payloadAt)
 			bare := func(batch [][]byte) error {
 				buf = buf[:0]
 				for _, p := range batch {

@@ -36,6 +36,9 @@ crash: ## 50 kill -9 cycles of a whole daemon
 scale: ## 2,000 drifts of every kind among 200,000 records: each found, named and repaired
 	HEED_DRIFT=200000 go test -count=1 -timeout 20m -run TestOnePassFinds -v ./sync/reconcile
 
+evidence: ## a packet with every byte flipped, and one of 100,000 events
+	HEED_EVIDENCE_FLIP=all HEED_EVIDENCE_EVENTS=100000 go test -count=1 -timeout 20m -run 'Flipped|Memory' -v ./connector/evidence
+
 salesforce: ## put the OpenAPI document into the Salesforce package
 	deploy/salesforce/build.sh
 
@@ -47,4 +50,4 @@ fuzz: ## a minute on each fuzz target
 build: ## a static binary in dist/
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o dist/heed ./cmd/heed
 
-.PHONY: help demo demo-exit test race lint check bench crash scale salesforce fuzz build
+.PHONY: help demo demo-exit test race lint check bench crash scale evidence salesforce fuzz build

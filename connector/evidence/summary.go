@@ -316,7 +316,7 @@ func describe(e ledger.Event) (x described) {
 		x.What = "The outcome of a send was left on its record"
 		note("message %s: %s", e.Noted.Message, strings.TrimSpace(e.Noted.Note+" "+orDone(e.Noted.Class)+" "+e.Noted.Text))
 	case e.Act != nil:
-		x.What = e.Act.Who + " " + or(map[string]string{"evidence": "exported the evidence of this number"}, e.Act.What)
+		x.What = e.Act.Who + " " + or(map[string]string{"evidence": "asked for the evidence of this number"}, e.Act.What)
 		x.Body = e.Act.Why
 		note("%s%s", e.Act.Via, prefixed(", ", e.Act.Detail))
 	default:

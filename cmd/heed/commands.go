@@ -290,7 +290,9 @@ recorded.`,
 		Args:    cobra.ExactArgs(1),
 		Example: "  heed history +14155550142\n  heed history '(415) 555-0142' --json\n  heed history '(415) 555-0142' --evidence case-12.zip --why 'case 12'",
 		RunE: func(c *cobra.Command, args []string) (err error) {
-			if packet.set(c) {
+			if asked, err := packet.asked(c); err != nil {
+				return err
+			} else if asked {
 				return exportEvidence(c.Context(), o, std, args[0], packet)
 			}
 			client, err := o.control(c.Context(), std)

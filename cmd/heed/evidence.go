@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,7 +34,17 @@ func (f *evidenceFlags) add(c *cobra.Command) {
 	c.Flags().BoolVar(&f.overwrite, "overwrite", false, "with --evidence: replace FILE if it exists")
 }
 
-func (f *evidenceFlags) set(c *cobra.Command) bool { return c.Flags().Changed("evidence") }
+// asked reports whether a packet is asked for.
+func (f *evidenceFlags) asked(c *cobra.Command) (bool, error) {
+	is := c.Flags().Changed("evidence")
+	switch {
+	case !is && (f.why != "" || f.overwrite):
+		return false, usageError{errors.New("--why and --overwrite go with --evidence FILE")}
+	case is && c.Flags().Changed("json"):
+		return false, usageError{errors.New("--json prints the history and --evidence writes a packet; use one of them")}
+	}
+	return is, nil
+}
 
 // evidenceRequest asks for a packet.
 type evidenceRequest struct {
@@ -259,20 +268,17 @@ func printEvidence(w io.Writer, path string, r evidenceReport) {
 	fmt.Fprintf(w, "ok  chain:   %d links to event %d, unbroken, through the anchors of %d reports\n", r.Links, pk.Head, r.Reports)
 	fmt.Fprintf(w, "ok  summary: every other byte of the packet is what the records amount to\n")
 	for _, v := range r.Proven {
+		// What the packet calls it is whoever's word who made the packet, so it does not reach the terminal unquoted.
 		from := "an event between the packet's anchors"
-		if v.Anchor.Kind != "" {
-			from = cmp.Or(prefixedBy(v.Anchor.Kind+" report ", v.Anchor.Report), "the end at the time of export")
+		switch {
+		case v.Anchor.Report != "":
+			from = fmt.Sprintf("the packet says report %q", v.Anchor.Report)
+		case v.Anchor.Kind != "":
+			from = "the end at the time of export"
 		}
 		fmt.Fprintf(w, "ok  anchor:  %d:%s, %s: proves the first %d of %d records\n", v.Anchor.Seq, v.Anchor.Hash, from, v.Records, pk.Records)
 	}
 	for _, n := range r.NotProven {
 		fmt.Fprintln(w, "not proven:  "+n)
 	}
-}
-
-func prefixedBy(prefix, s string) string {
-	if s == "" {
-		return ""
-	}
-	return prefix + s
 }

@@ -3,7 +3,9 @@ package main
 import (
 	"archive/zip"
 	"bytes"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -140,6 +142,8 @@ func TestAPacketThatCannotBeMadeLeavesNothingBehind(t *testing.T) {
 		{[]string{"history", "hello", "-c", cfg, "--evidence", filepath.Join(dir, "a.zip")}, exitFailed, ""},
 		{[]string{"history", "+12065550188", "-c", cfg, "--evidence", filepath.Join(dir, "no", "a.zip")}, exitFailed, "no such file"},
 		{[]string{"history", "+12065550188", "-c", cfg, "--evidence", ""}, exitUsage, "name of a file"},
+		{[]string{"history", "+12065550188", "-c", cfg, "--why", "x"}, exitUsage, "--evidence FILE"},
+		{[]string{"history", "+12065550188", "-c", cfg, "--json", "--evidence", filepath.Join(dir, "a.zip")}, exitUsage, "one of them"},
 		{[]string{"verify", "-c", cfg, "--anchor", strings.Repeat("0", 64)}, exitUsage, "SEQ:HASH"},
 		{[]string{"verify", "-c", cfg, "--anchor", "5:xyz"}, exitUsage, "hexadecimal"},
 		{[]string{"verify", "--evidence", filepath.Join(dir, "none.zip")}, exitFailed, "no such file"},
@@ -154,6 +158,28 @@ func TestAPacketThatCannotBeMadeLeavesNothingBehind(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
+func TestAFileThatAppearedMeanwhileIsNotReplaced(t *testing.T) {
+	dir := t.TempDir()
+	tmp, path := filepath.Join(dir, "tmp"), filepath.Join(dir, "packet.zip")
+	for f, content := range map[string]string{tmp: "new", path: "old"} {
+		if err := os.WriteFile(f, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := name(tmp, path, false); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("without being told: %v", err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "old" {
+		t.Errorf("%q %v", b, err)
+	}
+	if err := name(tmp, path, true); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "new" {
+		t.Errorf("%q %v", b, err)
 	}
 }
 

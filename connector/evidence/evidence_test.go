@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -327,7 +328,7 @@ func TestAForgedPacketIsRefused(t *testing.T) {
 		"no link":                       {with(proofName, ""), "says nothing about it"},
 		"the first link less":           {with(proofName, strings.Join(proof[1:], "")+"\n"), "must begin"},
 		"an empty packet":               {map[string]string{packetName: `{"layout":1}`, anchorsName: "[]"}, "no record"},
-		"another anchor's hash":         {with(anchorsName, strings.Replace(files[anchorsName], `"hash":"`, `"hash":"00000000`, 1)), "anchors.json"},
+		"another anchor's hash":         {with(anchorsName, regexp.MustCompile(`"hash":"[0-9a-f]{8}`).ReplaceAllString(files[anchorsName], `"hash":"00000000`)), "anchors.json: event 26"},
 		"no anchors":                    {with(anchorsName, "[\n\n]\n"), "end at the time of export is missing"},
 		"another number":                {with(packetName, strings.Replace(files[packetName], "0142", "0143", 1)), "another number"},
 		"another reason":                {with(packetName, strings.Replace(files[packetName], "case 12", "case 13", 1)), "summary.html"},
@@ -340,7 +341,11 @@ func TestAForgedPacketIsRefused(t *testing.T) {
 		"a README that says otherwise":  {with(readmeName, strings.Replace(files[readmeName], "WRONG", "RIGHT", 1)), "README.txt"},
 		"a proof that is no JSON":       {with(proofName, "hello\n"), "proof.jsonl: line 1"},
 		"a proof with a long line":      {with(proofName, strings.Repeat(" ", 5000)+"\n"), "longer than"},
-		"events without a number":       {with(proofName, strings.ReplaceAll(files[proofName], `"seq":`, `"seq":0,"x":`)), "proof.jsonl"},
+		"an event 0": {func() map[string]string {
+			c := with(packetName, regexp.MustCompile(`"first_seq": \d+`).ReplaceAllString(files[packetName], `"first_seq": 0`))
+			c[proofName] = regexp.MustCompile(`^{"seq":\d+`).ReplaceAllString(files[proofName], `{"seq":0`)
+			return c
+		}(), "must begin"},
 	} {
 		_, err := verify(rezip(t, c.files))
 		var bad *BadPacketError
@@ -352,6 +357,23 @@ func TestAForgedPacketIsRefused(t *testing.T) {
 		if _, err := verify(rezip(t, files, order...)); err == nil || !strings.Contains(err.Error(), "exactly") {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+	var squeezed bytes.Buffer
+	zw := zip.NewWriter(&squeezed)
+	for _, name := range names {
+		f, err := zw.Create(name) // compressed, so that little can become much
+		if err == nil {
+			_, err = io.WriteString(f, files[name])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := zw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := verify(squeezed.Bytes()); err == nil || !strings.Contains(err.Error(), "it is compressed") {
+		t.Errorf("compressed: %v", err)
 	}
 	// The control: packed by the test and unchanged, it is accepted.
 	if _, err := verify(rezip(t, files)); err != nil {

@@ -80,8 +80,8 @@ type Report struct {
 
 // Vouch says what a known hash proves.
 type Vouch struct {
-	Anchor  Anchor // Kind and Report are empty if it is none of the packet's
-	Records int    // how many of the packet's records it proves: the first ones
+	Anchor  Anchor `json:"anchor"`  // Kind and Report are empty if it is none of the packet's
+	Records int    `json:"records"` // how many of the packet's records it proves: the first ones
 }
 
 // Verify checks a packet of size bytes: that each record is what its digest says, that the chain leads from the first to the

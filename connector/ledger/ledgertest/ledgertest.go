@@ -688,6 +688,14 @@ func proves(t *testing.T, s *suite) {
 		for p, err := range l.Prove(t.Context(), number(77), []uint64{5}) {
 			t.Errorf("a stranger's proof: %+v, %v", p, err)
 		}
+		last := uint64(0)
+		for p, err := range l.Prove(t.Context(), number(3), nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = p.Seq
+		}
+		equal(t, "the end of a proof through nothing", last, head)
 		for _, err := range l.Prove(t.Context(), number(2), nil) { // a caller may stop anywhere
 			if err != nil {
 				t.Error(err)

@@ -276,14 +276,25 @@ func printRows(w io.Writer, rows [][]string) error {
 
 func historyCommand(std stdio, o *options) *cobra.Command {
 	var asJSON bool
+	var packet evidenceFlags
 	c := &cobra.Command{
 		Use:   "history NUMBER",
 		Short: "Show everything known about a number",
 		Long: `Show a number's state, what a send to it would get, its CRM records, and everything that happened, each with its
-place in the journal.`,
+place in the journal.
+
+With --evidence, write all of it into one file instead, with what proves it to somebody who has nothing else: the records
+as they were made, links of the journal's hash chain to the anchors of the nightly reports, a summary to read and print, and
+how to check it with and without heed. Nothing about other numbers is in it. That it was asked for, by whom and why, is
+recorded.`,
 		Args:    cobra.ExactArgs(1),
-		Example: "  heed history +14155550142\n  heed history '(415) 555-0142' --json",
+		Example: "  heed history +14155550142\n  heed history '(415) 555-0142' --json\n  heed history '(415) 555-0142' --evidence case-12.zip --why 'case 12'",
 		RunE: func(c *cobra.Command, args []string) (err error) {
+			if asked, err := packet.asked(c); err != nil {
+				return err
+			} else if asked {
+				return exportEvidence(c.Context(), o, std, args[0], packet)
+			}
 			client, err := o.control(c.Context(), std)
 			if err != nil {
 				return err
@@ -312,6 +323,7 @@ place in the journal.`,
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	packet.add(c)
 	return c
 }
 
@@ -368,22 +380,45 @@ func describe(e ledger.Event) string {
 			}
 		}
 		return "provider's own list: " + strings.Join(parts, "; ")
+	case e.Act != nil:
+		return e.Act.What + " by " + e.Act.Who
 	}
 	return string(e.Kind)
 }
 
 func verifyCommand(std stdio, o *options) *cobra.Command {
 	var rebuild, asJSON bool
+	var packet string
+	var anchors []string
 	c := &cobra.Command{
 		Use:   "verify",
-		Short: "Prove that the ledger is whole",
+		Short: "Prove that the ledger is whole, or check an evidence packet",
 		Long: `Check every byte of the journal (checksums, sequence and the hash chain) and compare the index with what the
 journal amounts to. Nothing is changed. A damaged or missing byte is named with its file and place, and the exit code is 1.
 
+With --anchor, prove besides that nothing was changed since a report was made: the anchor line of an old report says which
+event was the newest, and its hash.
+
+With --evidence, check a packet that "heed history --evidence" wrote. It needs neither the ledger nor a configuration.
+
 With --rebuild, and no daemon running, set the index aside and compute it again from the journal; the next pass then
 reads the CRM in full.`,
-		Example: "  heed verify\n  heed verify --rebuild",
+		Example: "  heed verify\n  heed verify --anchor 40512:9f86d0…\n  heed verify --evidence case-12.zip --anchor 40512:9f86d0…\n  heed verify --rebuild",
 		RunE: func(c *cobra.Command, _ []string) (err error) {
+			known, err := parseAnchors(anchors)
+			if err != nil {
+				return usageError{err}
+			}
+			if c.Flags().Changed("evidence") {
+				if rebuild {
+					return usageError{errors.New("--rebuild is about the ledger and --evidence about a packet; use one of them")}
+				}
+				return verifyEvidence(std, packet, known, asJSON)
+			}
+			kept, err := asKept(known)
+			if err != nil {
+				return usageError{err}
+			}
 			log, err := o.logger(std)
 			if err != nil {
 				return err
@@ -403,7 +438,7 @@ reads the CRM in full.`,
 				defer stop()
 				r, err := local.Verify(c.Context(), cfg.DataDir, func(done, total int64) {
 					update(reconcile.Progress{Stage: "journal", Done: int(done), Total: int(total)})
-				})
+				}, kept...)
 				return newVerifyReport(r, err)
 			}()
 			if rep.OK && rep.IndexSkipped == local.IndexInUse {
@@ -414,6 +449,9 @@ reads the CRM in full.`,
 						rep = theirs
 					}
 				}
+			}
+			if rep.OK {
+				rep.Anchors = anchors
 			}
 			if asJSON {
 				err = printJSON(std.Out, rep)
@@ -427,6 +465,8 @@ reads the CRM in full.`,
 		},
 	}
 	c.Flags().BoolVar(&rebuild, "rebuild", false, "compute the index again from the journal first")
+	c.Flags().StringVar(&packet, "evidence", "", "check this packet `FILE` and not the ledger")
+	c.Flags().StringArrayVar(&anchors, "anchor", nil, "anchor of a report that was kept, as `SEQ:HASH`; may be repeated")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -440,6 +480,9 @@ func printVerify(w io.Writer, r verifyReport) {
 	}
 	fmt.Fprintf(w, "ok  journal: %d records in %d segments, %d bytes, unbroken\n", r.Records, r.Segments, r.Bytes)
 	fmt.Fprintf(w, "    head:    %s\n", r.Head)
+	for _, a := range r.Anchors {
+		fmt.Fprintf(w, "ok  anchor:  %s: everything up to this event is what it was then\n", a)
+	}
 	switch {
 	case r.IndexSkipped != "":
 		fmt.Fprintf(w, "    index:   not checked: %s\n", r.IndexSkipped)

@@ -187,6 +187,7 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 	h.keyRoutes(mux)
 	h.userRoutes(mux)
 	h.explainRoutes(mux)
+	h.evidenceRoutes(mux)
 	mux.HandleFunc("GET /history/{number}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, func() (any, error) { return h.history(r.Context(), r.PathValue("number")) })
 	})
@@ -525,7 +526,8 @@ type verifyReport struct {
 	Records      uint64   `json:"records"`
 	Segments     int      `json:"segments"`
 	Bytes        int64    `json:"bytes"`
-	Head         string   `json:"head"` // hash of the newest record
+	Head         string   `json:"head"`              // hash of the newest record
+	Anchors      []string `json:"anchors,omitempty"` // that were given and found
 	Index        uint64   `json:"index"`
 	IndexBehind  uint64   `json:"index_behind"`
 	IndexSkipped string   `json:"index_skipped,omitempty"`

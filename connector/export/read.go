@@ -235,7 +235,7 @@ func (o Reader) number(cell string) (_ phone.Number, problem string) {
 	}
 	s = integer(s)
 	if _, err := strconv.ParseFloat(s, 64); err == nil && strings.ContainsAny(s, "eE") {
-		return phone.Number{}, "a spreadsheet has rounded the number; format the column as text and export again"
+		return phone.Number{}, "a spreadsheet has rounded it; format the column as text and export again"
 	}
 	n, err := phone.Parse(s, o.Region)
 	if err != nil {

@@ -60,6 +60,7 @@ var onlyIn = map[string][]string{
 	"github.com/robfig/cron/v3":              {"sync/schedule", "config", "cmd/heed"},
 	"github.com/prometheus/client_golang/":   {"connector"},
 	"github.com/spf13/cobra":                 {"cmd/heed"},
+	"github.com/spf13/pflag":                 {"cmd/heed"},
 	"github.com/xuri/excelize/v2":            {"connector/export"},
 	"testing":                                {"sms/smstest", "crm/crmtest", "connector/ledger/ledgertest"},
 }

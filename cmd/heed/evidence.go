@@ -203,7 +203,7 @@ type evidenceReport struct {
 	Problems  []string         `json:"problems"`
 }
 
-func verifyEvidence(std stdio, path string, known []evidence.Known, asJSON bool) error {
+func verifyEvidence(std stdio, o *options, path string, known []evidence.Known) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -224,11 +224,7 @@ func verifyEvidence(std stdio, path string, known []evidence.Known, asJSON bool)
 		rep.Packet, rep.Links, rep.Reports, rep.Proven = &found.Packet, found.Steps, len(found.Anchors)-1, found.Vouched
 		rep.NotProven = notProven(found)
 	}
-	if asJSON {
-		err = printJSON(std.Out, rep)
-	} else {
-		printEvidence(std.Out, path, rep)
-	}
+	err = o.print(std, rep, func() error { printEvidence(std.Out, path, rep); return nil })
 	if err == nil && !rep.OK {
 		err = errFailed
 	}

@@ -38,6 +38,8 @@ type Config struct {
 	Lookback time.Duration `yaml:"lookback,omitempty"`
 	// PageSize is the number of records in a query, 1 to 2000. Default 2000.
 	PageSize int `yaml:"page_size,omitempty"`
+	// Bulk is auto, never or always, see [Bulk]. Default auto.
+	Bulk Bulk `yaml:"bulk,omitempty"`
 }
 
 // Object is a record type and its fields, all by API name.
@@ -169,6 +171,11 @@ func (c Config) problems() []Problem {
 	}
 	if c.PageSize < 0 || c.PageSize > maxPageSize {
 		add("page_size", fmt.Sprintf("%d is not between 1 and %d", c.PageSize, maxPageSize), "leave it out for 2000")
+	}
+	switch Bulk(strings.ToLower(string(c.Bulk))) {
+	case "", BulkAuto, BulkNever, BulkAlways:
+	default:
+		add("bulk", fmt.Sprintf("%q is none of auto, never and always", c.Bulk), "leave it out for auto")
 	}
 	if len(c.Objects) == 0 {
 		add("objects", "is empty", "list at least one object, such as { object: Contact, phones: [MobilePhone, Phone], opt_out: SMS_Opt_Out__c }")

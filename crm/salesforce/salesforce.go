@@ -47,6 +47,7 @@ type Org struct {
 
 	writing chan struct{} // bounds concurrent writes: parallel writers lock each other out of an account's rows
 	usage   atomic.Pointer[apiUsage]
+	bulkOff atomic.Pointer[bulkRefusal] // the latest refusal of Bulk API 2.0
 }
 
 type apiUsage struct{ used, max int }

@@ -38,6 +38,8 @@ type scan struct {
 	After   crm.Key        `json:"after"`
 	AsOf    time.Time      `json:"as_of"`   // of its first page: where the reading of changes goes on afterwards
 	Started time.Time      `json:"started"` // by heed's clock
+	PageOf  time.Time      `json:"page_of"` // the latest page's AsOf, and since when, by heed's clock, it is as old as that:
+	SeenAt  time.Time      `json:"seen_at"` // what is left of a CRM's answer does not become newer by an interruption
 	Seen    int            `json:"seen"`    // records so far
 	Counts  map[string]int `json:"counts,omitempty"`
 }
@@ -118,6 +120,7 @@ func (p *pass) everything(ctx context.Context, s *source) error {
 		maps.Copy(s.counts, at.Counts)
 	}
 	at.Pass, s.sweep = p.pass.ID, at.Sweep
+	s.asOf, s.seenAt = at.PageOf, at.SeenAt
 	// That a CRM is read in full is worth a report, even if everything is in order.
 	if err := p.record(ctx); err != nil {
 		return err
@@ -141,6 +144,7 @@ func (p *pass) everything(ctx context.Context, s *source) error {
 		}
 		p.progress(stage, s.counts["records_read"], page.Total)
 		at.After, at.Counts, at.Seen = page.Next, s.counts, at.Seen+len(page.Records)
+		at.PageOf, at.SeenAt = s.asOf, s.seenAt
 		if err := p.save(ctx, cursor, at); err != nil {
 			return err
 		}
@@ -190,7 +194,7 @@ func (p *pass) page(ctx context.Context, s *source, page crm.Page, asked time.Ti
 		return err
 	}
 	s.pages++
-	if s.pages == 1 || page.AsOf.IsZero() || !page.AsOf.Equal(s.asOf) {
+	if page.AsOf.IsZero() || !page.AsOf.Equal(s.asOf) {
 		s.asOf, s.seenAt = page.AsOf, asked
 	}
 	if len(page.Records) > 0 { // what is left after an interruption may be an empty page

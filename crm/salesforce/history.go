@@ -22,6 +22,7 @@ const maxHistory = 2000
 // BoxChanges implements [crm.Historian]. It takes one query for up to 200 records and one for up to 200 users among
 // those who changed them. Where the integration user may not read users, kinds are left open.
 func (o *Org) BoxChanges(ctx context.Context, keys []crm.Key) (map[crm.Key]crm.BoxChange, error) {
+	ctx = as(ctx, reporting)
 	wanted := map[*object][]string{}
 	as := map[crm.Key]crm.Key{} // as the driver writes a key → as the caller wrote it
 	for _, k := range keys {

@@ -44,6 +44,7 @@ type job struct {
 // Write implements [crm.Directory]. Of several writes to one record only the last is sent, and all get its result.
 // It sends nothing but the configured fields, at most 200 records a call.
 func (o *Org) Write(ctx context.Context, writes []crm.Write) []crm.Result {
+	ctx = as(ctx, writing)
 	results := make([]crm.Result, len(writes))
 	jobOf := make([]*job, len(writes))
 	byKey := map[crm.Key]*job{}
@@ -78,6 +79,7 @@ func (o *Org) Write(ctx context.Context, writes []crm.Write) []crm.Result {
 // Annotate implements [crm.Annotator]: text fields of any object, cut to 255 characters, up to 200 records a call.
 // Several notes for one field of one record leave the last.
 func (o *Org) Annotate(ctx context.Context, notes []crm.Note) []crm.Result {
+	ctx = as(ctx, reporting)
 	results := make([]crm.Result, len(notes))
 	jobOf := make([]*job, len(notes))
 	byKey := map[crm.Key]*job{}

@@ -265,19 +265,16 @@ func TestEveryCodeHasAClassThatIsOneOfFive(t *testing.T) {
 }
 
 func TestUsageIsReadByItsKey(t *testing.T) {
-	for in, want := range map[string]apiUsage{
+	for in, want := range map[string]struct{ used, max int }{
 		"api-usage=10018/100000":                                 {10018, 100000},
 		"api-bursts=1/750; api-usage=5/10":                       {5, 10},
 		"per-app-api-usage=17/250(appName=x); api-usage=18/5000": {18, 5000},
 		"per-app-api-usage=17/250(appName=x)":                    {},
 		"api-usage=x/5":                                          {}, "": {}, "api-usage=5": {}, "api-usage=5/0": {},
 	} {
-		var got apiUsage
-		if u := parseUsage(in); u != nil {
-			got = *u
-		}
-		if got != want {
-			t.Errorf("%q reads as %+v", in, got)
+		used, max, ok := parseUsage(in)
+		if used != want.used || max != want.max || ok != (max > 0) {
+			t.Errorf("%q reads as %d/%d", in, used, max)
 		}
 	}
 }

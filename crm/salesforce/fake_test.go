@@ -172,7 +172,7 @@ func TestASessionThatEndsInTheMiddleAndLockedRowsAreSurvived(t *testing.T) {
 	}
 	if err := w.org.SetKnobs(func(k *salesforcefake.Knobs) {
 		k.ExpireEveryN = 2
-		k.LockIDs = map[string]int{writes[3].ID: 1}
+		k.LockIDs = map[string]int{writes[3].ID: -1, writes[4].ID: 3}
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -48,6 +48,9 @@ type Org struct {
 	writing chan struct{} // bounds concurrent writes: parallel writers lock each other out of an account's rows
 	limits  limits
 	bulkOff atomic.Pointer[bulkRefusal] // the latest refusal of Bulk API 2.0
+
+	persons    atomic.Bool  // there are person accounts
+	personless atomic.Int64 // there are none, as far as is known until this time, Unix nanoseconds
 }
 
 const maxWriters = 2

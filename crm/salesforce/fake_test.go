@@ -1,11 +1,14 @@
 package salesforce_test
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/heed-sms/heed/crm"
@@ -19,25 +22,76 @@ type world struct {
 	org    *salesforcefake.Org
 	driver *salesforce.Org
 	ghosts int
+	log    lines
+	config salesforce.Config
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, edits ...func(*salesforce.Config)) *world {
+	t.Helper()
+	return newWorldBehind(t, nil, edits...)
+}
+
+// newWorldBehind puts what proxy makes of it in front of the emulator.
+func newWorldBehind(t *testing.T, proxy func(http.Handler) http.Handler, edits ...func(*salesforce.Config)) *world {
 	t.Helper()
 	fake := salesforcefake.New(salesforcefake.Options{ClientID: "client", ClientSecret: "secret"})
-	server := httptest.NewServer(fake.Handler())
+	w := &world{org: fake}
+	handler := fake.Handler()
+	if proxy != nil {
+		handler = proxy(handler)
+	}
+	server := httptest.NewServer(handler)
 	t.Cleanup(func() {
 		fake.Close()
 		http.DefaultClient.CloseIdleConnections()
 		server.Close()
 	})
-	o, err := salesforce.New(salesforce.Config{Domain: server.URL, ClientID: "client", ClientSecret: "secret", PageSize: 3, Objects: []salesforce.Object{
+	c := salesforce.Config{Domain: server.URL, ClientID: "client", ClientSecret: "secret", PageSize: 3, Objects: []salesforce.Object{
 		{Object: "Contact", Phones: []string{"MobilePhone", "Phone"}, OptOut: salesforce.OptOut{Field: "SMS_Opt_Out__c"}},
 		{Object: "Lead", Phones: []string{"MobilePhone", "Phone"}, OptOut: salesforce.OptOut{Field: "SMS_Opt_Out__c"}},
-	}}, nil)
+	}}
+	w.config = c
+	w.driver = w.open(t, edits...)
+	return w
+}
+
+// open returns a new driver for the org, as a new process has.
+func (w *world) open(t *testing.T, edits ...func(*salesforce.Config)) *salesforce.Org {
+	t.Helper()
+	c := w.config
+	c.Objects = slices.Clone(c.Objects)
+	for _, edit := range edits {
+		edit(&c)
+	}
+	o, err := salesforce.New(c, slog.New(slog.NewTextHandler(&w.log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{org: fake, driver: o}
+	return o
+}
+
+// lines is a log that may be read while it is written.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *lines) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
 }
 
 func (w *world) Directory() crm.Directory    { return w.driver }
@@ -91,6 +145,10 @@ func TestTheDriverKeepsTheContractAgainstTheEmulator(t *testing.T) {
 	crmtest.Run(t, func(t *testing.T) crmtest.World { return newWorld(t) })
 }
 
+func TestTheDriverKeepsTheContractWithBulkJobs(t *testing.T) {
+	crmtest.Run(t, func(t *testing.T) crmtest.World { return newWorld(t, bulkAlways) })
+}
+
 func TestTheEmulatorsProbeIsAllGreen(t *testing.T) {
 	w := newWorld(t)
 	w.Create(t, "Contact", nil, false)
@@ -114,7 +172,7 @@ func TestASessionThatEndsInTheMiddleAndLockedRowsAreSurvived(t *testing.T) {
 	}
 	if err := w.org.SetKnobs(func(k *salesforcefake.Knobs) {
 		k.ExpireEveryN = 2
-		k.LockIDs = map[string]int{writes[3].ID: 1}
+		k.LockIDs = map[string]int{writes[3].ID: -1, writes[4].ID: 3}
 	}); err != nil {
 		t.Fatal(err)
 	}

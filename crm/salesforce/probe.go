@@ -49,6 +49,7 @@ func (d *describe) field(name string) *describeField {
 
 // Probe implements [crm.Prober]. It writes nothing. It spends about two API calls for each object.
 func (o *Org) Probe(ctx context.Context) []crm.Finding {
+	ctx = as(ctx, probing)
 	var fs []crm.Finding
 	ok := func(format string, args ...any) {
 		fs = append(fs, crm.Finding{OK: true, What: fmt.Sprintf(format, args...)})
@@ -88,10 +89,14 @@ func (o *Org) Probe(ctx context.Context) []crm.Finding {
 	}
 	o.probeLeadMapping(ctx, ok, bad)
 	if used, max := o.APIUsage(); max > 0 {
-		if used*100 >= max*budgetWarning {
+		switch {
+		case used*100 >= max*o.budget():
+			bad("find the integration that spends them in Setup, Company Information, API Requests, or buy more; boxes are written as long as Salesforce takes calls",
+				"%d of %d API calls of the last 24 hours are used: heed reads nothing from %d %% on (api_budget), so what drifts is not found", used, max, o.budget())
+		case used*100 >= max*budgetWarning:
 			bad("find the integration that spends them in Setup, Company Information, API Requests; heed waits when the allocation is used up",
 				"%d of %d API calls of the last 24 hours are used", used, max)
-		} else {
+		default:
 			ok("%d of %d API calls of the last 24 hours are used", used, max)
 		}
 	}

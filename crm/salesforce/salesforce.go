@@ -46,10 +46,12 @@ type Org struct {
 	orgID     atomic.Pointer[string]  // of the first login; another org behind the same domain is refused
 
 	writing chan struct{} // bounds concurrent writes: parallel writers lock each other out of an account's rows
-	usage   atomic.Pointer[apiUsage]
-}
+	limits  limits
+	bulkOff atomic.Pointer[bulkRefusal] // the latest refusal of Bulk API 2.0
 
-type apiUsage struct{ used, max int }
+	persons    atomic.Bool  // there are person accounts
+	personless atomic.Int64 // there are none, as far as is known until this time, Unix nanoseconds
+}
 
 const maxWriters = 2
 
@@ -79,15 +81,6 @@ func New(c Config, logger *slog.Logger) (*Org, error) {
 		o.objects = append(o.objects, newObject(oc))
 	}
 	return o, nil
-}
-
-// APIUsage returns how many API calls the organisation has used of its allocation for 24 hours, all clients together,
-// as the latest answer said; 0, 0 before the first answer.
-func (o *Org) APIUsage() (used, max int) {
-	if u := o.usage.Load(); u != nil {
-		return u.used, u.max
-	}
-	return 0, 0
 }
 
 func (o *Org) object(name string) (int, *object) {

@@ -516,8 +516,11 @@ func TestRecordsWithoutAReadableNumber(t *testing.T) {
 	w.crm.Put(crm.Record{Key: crm.Key{Object: "Lead"}, OptedOut: true})
 	r := w.run(reconcile.Nightly)
 	c := r.Pass.Counts
-	if c["phones_unreadable"] != 1 || c["records_without_number"] != 2 || c["ticked_without_number"] != 2 || len(r.Pass.Notes) != 1 || len(r.Corrections) != 0 {
+	if c["phones_unreadable"] != 1 || c["records_without_number"] != 2 || c["ticked_without_number"] != 2 || len(r.Pass.Notes) != 0 || len(r.Corrections) != 0 {
 		t.Fatalf("%v %q", c, r.Pass.Notes)
+	}
+	if s := r.Pass.Standing; len(s) != 1 || s[0].Cause != reconcile.CRMOnly || s[0].N != 2 || len(s[0].Listed) != 2 || s[0].Before != nil {
+		t.Fatalf("%+v", s)
 	}
 }
 

@@ -424,8 +424,10 @@ func (p *pass) end(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := p.stands(ctx); err != nil {
-		return err
+	if len(p.pass.Standing) > 0 || s.Parked > 0 {
+		if err := p.stands(ctx); err != nil {
+			return err
+		}
 	}
 	if p.opts.Kind == Nightly {
 		p.pass.Deliver = slices.Clone(p.Deliver)

@@ -22,9 +22,11 @@ const leftAlone = "left"
 
 const (
 	// maxListed bounds the standing differences of one cause that a report lists.
-	maxListed = 100
-	// maxOld bounds how many of them are listed if they are as they were in the full report before.
+	maxListed = 500
+	// maxOld bounds how many are listed if they did not change since the full read before.
 	maxOld = 10
+	// slack is taken off the time of that read: clocks differ.
+	slack = time.Hour
 )
 
 // leaveAlone counts the records of a page whose difference stands. Only a full read sees all that stand.
@@ -39,7 +41,7 @@ func (p *pass) leaveAlone(s *source, live []read) {
 			continue
 		}
 		l := ledger.Left{CRM: s.Name, Record: &r.Key, By: r.ModifiedBy.String(), At: r.ModifiedAt}
-		s.standing = leave(s.standing, cause, l, func() string { return p.unreadable(r) })
+		s.standing = leave(s.standing, cause, l, s.read.Add(-slack), func() string { return p.unreadable(r) })
 	}
 }
 
@@ -64,8 +66,9 @@ func (p *pass) unreadable(r *read) string {
 	return "The box is ticked, and the record has no readable number: " + what + "."
 }
 
-// leave adds a difference to those that stand. The newest are kept in full; detail is called for them alone.
-func leave(list []ledger.Standing, cause string, l ledger.Left, detail func() string) []ledger.Standing {
+// leave adds a difference to those that stand. Those that changed since cut are kept in full, and a few others, the newest
+// first. detail is called for them alone.
+func leave(list []ledger.Standing, cause string, l ledger.Left, cut time.Time, detail func() string) []ledger.Standing {
 	i := slices.IndexFunc(list, func(s ledger.Standing) bool { return s.Cause == cause })
 	if i < 0 {
 		i = len(list)
@@ -74,7 +77,7 @@ func leave(list []ledger.Standing, cause string, l ledger.Left, detail func() st
 	s := &list[i]
 	s.N++
 	at, _ := slices.BinarySearchFunc(s.Listed, l, newestFirst)
-	if at == maxListed {
+	if at == maxListed || at >= maxOld && l.At.Before(cut) {
 		return list
 	}
 	l.Detail = detail()
@@ -83,7 +86,8 @@ func leave(list []ledger.Standing, cause string, l ledger.Left, detail func() st
 		l.Record = &key
 	}
 	s.Listed = slices.Insert(s.Listed, at, l)
-	s.Listed = s.Listed[:min(len(s.Listed), maxListed)]
+	fresh, _ := slices.BinarySearchFunc(s.Listed, cut, func(l ledger.Left, cut time.Time) int { return cut.Compare(l.At) })
+	s.Listed = s.Listed[:min(len(s.Listed), maxListed, max(fresh, maxOld))]
 	return list
 }
 
@@ -117,6 +121,16 @@ func join(list, more []ledger.Standing) []ledger.Standing {
 // stands sums up at the end of a pass what is left alone: what the CRMs were found to have, what they refuse, and in
 // reports with figures the numbers that several people share.
 func (p *pass) stands(ctx context.Context) error {
+	before := ledger.Pass{}
+	for b, err := range p.Ledger.Reports(ctx) {
+		if err != nil {
+			return err
+		}
+		if b.Full && !b.FinishedAt.IsZero() && b.ID != p.pass.ID {
+			before = b
+			break
+		}
+	}
 	for o, err := range p.Ledger.Owed(ctx) {
 		if err != nil {
 			return err
@@ -125,32 +139,21 @@ func (p *pass) stands(ctx context.Context) error {
 			continue
 		}
 		l := ledger.Left{Number: o.Number, At: o.Parked.At, Text: o.Parked.Text}
-		p.pass.Standing = leave(p.pass.Standing, WriteRejected, l, func() string { return rejected(o) })
-	}
-	if len(p.pass.Standing) == 0 {
-		return nil
-	}
-	before, err := p.fullBefore(ctx)
-	if err != nil {
-		return err
+		p.pass.Standing = leave(p.pass.Standing, WriteRejected, l, before.StartedAt, func() string { return rejected(o) })
 	}
 	slices.SortFunc(p.pass.Standing, func(a, b ledger.Standing) int { return rankOf(a.Cause) - rankOf(b.Cause) })
 	for i := range p.pass.Standing {
 		s := &p.pass.Standing[i]
-		// Clocks differ, and a record that changed while it was read must not fall between.
-		old := slices.IndexFunc(s.Listed, func(l ledger.Left) bool { return l.At.Before(before.StartedAt.Add(-time.Hour)) })
-		if old >= 0 {
-			s.Listed = s.Listed[:min(len(s.Listed), max(old, maxOld))]
+		if before.ID == "" || !p.pass.Full || s.Cause == SharedNumber {
+			continue
 		}
-		if before.ID != "" && p.pass.Full && s.Cause != SharedNumber {
-			n := 0
-			for _, b := range before.Standing {
-				if b.Cause == s.Cause {
-					n = b.N
-				}
+		n := 0
+		for _, b := range before.Standing {
+			if b.Cause == s.Cause {
+				n = b.N
 			}
-			s.Before = &n
 		}
+		s.Before = &n
 	}
 	return nil
 }
@@ -166,19 +169,6 @@ func rejected(o ledger.Owed) string {
 		return "The outcome of a send could not be left on the record of " + n + "."
 	}
 	return "Work that is owed for " + n + " was refused."
-}
-
-// fullBefore returns the last full pass that ended before this one, an empty one if there is none.
-func (p *pass) fullBefore(ctx context.Context) (ledger.Pass, error) {
-	for b, err := range p.Ledger.Reports(ctx) {
-		if err != nil {
-			return ledger.Pass{}, err
-		}
-		if b.Full && !b.FinishedAt.IsZero() && b.ID != p.pass.ID {
-			return b, nil
-		}
-	}
-	return ledger.Pass{}, nil
 }
 
 // rankOf is a cause's place in a report.
@@ -215,7 +205,7 @@ func (t *tally) share(ctx context.Context, e ledger.Event) error {
 		}
 		t.shared[e.Number] = true
 		l := ledger.Left{CRM: name, Number: e.Number, At: e.At}
-		t.standing = leave(t.standing, SharedNumber, l, func() string {
+		t.standing = leave(t.standing, SharedNumber, l, time.Time{}, func() string {
 			return fmt.Sprintf("%s is on %s. Its opt-out ticked them all.", e.Number.Masked(), what)
 		})
 		return nil

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -30,7 +31,12 @@ import (
 	"github.com/heed-sms/heed/sync/reconcile"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(childDir) != "" {
+		child() // never returns
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // Boxes, Times and Inbox of the live path are what a pass works with.
 var (
@@ -880,6 +886,7 @@ type dying struct {
 	ledger.Ledger
 	left  *int
 	after bool
+	begun func() // called when the nth one begins; may be nil
 	die   func()
 }
 
@@ -887,6 +894,9 @@ var errDead = fmt.Errorf("%w: the process died", ledger.ErrUnavailable)
 
 func (d dying) do(op func() error) error {
 	*d.left--
+	if *d.left == 0 && d.begun != nil {
+		d.begun()
+	}
 	switch {
 	case *d.left > 0:
 		return op()
@@ -1018,7 +1028,7 @@ func TestANightlyPassThatDiesAnywhereGoesOnAndEndsTheSame(t *testing.T) {
 			w := drifted(t)
 			left := n
 			ctx, die := context.WithCancel(t.Context())
-			w.wire(dying{w.ledger, &left, after, die})
+			w.wire(dying{Ledger: w.ledger, left: &left, after: after, die: die})
 			w.runner.Started = began
 			_, err := w.runner.Run(ctx, reconcile.Options{Kind: reconcile.Nightly})
 			die()
@@ -1057,7 +1067,7 @@ func TestAnIncrementalPassThatDiesAnywhereGoesOnAndEndsTheSame(t *testing.T) {
 		w := drifted(t)
 		left := n
 		ctx, die := context.WithCancel(t.Context())
-		w.wire(dying{w.ledger, &left, n%2 == 0, die})
+		w.wire(dying{Ledger: w.ledger, left: &left, after: n%2 == 0, die: die})
 		w.runner.Started = began
 		_, err := w.runner.Run(ctx, reconcile.Options{Kind: reconcile.Incremental})
 		die()

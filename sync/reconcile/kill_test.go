@@ -246,6 +246,18 @@ func tangled(t *testing.T) *world {
 		w.crm.Person("Lead", fmt.Sprintf("+1206555018%d", i), i%2 == 0)
 	}
 	w.provider.Text("+12065550181", "+12065550100", "STOP", sms.FlagNone)
+	// The provider's log could not be read for three days.
+	w.provider.Now = func() time.Time { return began.Add(-48 * time.Hour) }
+	w.provider.Text("+12065550190", "+12065550100", "nice weather", sms.FlagNone)
+	if _, err := w.provider.Send(t.Context(), sms.Message{To: "+12065550190", Body: "hello"}); err != nil {
+		t.Fatal(err)
+	}
+	w.provider.Now = w.clock.now
+	for _, cursor := range []string{"inbound/acct", "outbound/acct"} {
+		if err := w.ledger.SetCursor(t.Context(), cursor, began.Add(-72*time.Hour).Format(time.RFC3339Nano)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	w.clock.pass(2 * time.Minute)
 	return w
 }

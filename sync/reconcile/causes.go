@@ -68,7 +68,7 @@ var Causes = []Cause{
 		"An opted-out number is typed into another contact. Or a ticked contact gets a new number.",
 		"Ticks the box. Or opts the new number out, because a ticked box speaks for the person."},
 	{BoxNotTicked, "The box should be ticked and is not, and nothing tells why.",
-		"A workflow in the CRM took the tick back in the same moment.",
+		"The CRM was not in heed's configuration when the opt-out came.",
 		"Ticks it."},
 	{TickedInCRM, "Somebody ticked the box in the CRM.",
 		"A caller says \"no more texts\", and the agent ticks the box.",

@@ -51,7 +51,8 @@ func (p *pass) unreadable(r *read) string {
 	var fields []string
 	for _, f := range r.Phones {
 		if _, err := phone.Parse(f.Raw, p.Region); err != nil {
-			fields = append(fields, fmt.Sprintf("%s is %s", f.Field, strings.Replace(err.Error(), phone.ErrInvalid.Error(), "no telephone number", 1)))
+			why := strings.Replace(err.Error(), phone.ErrInvalid.Error(), "no telephone number", 1)
+			fields = append(fields, f.Field+" is "+strings.TrimSuffix(why, ": the phone number supplied is not a number"))
 		}
 	}
 	what := strings.Join(fields, "; ")

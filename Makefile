@@ -28,7 +28,8 @@ bench: ## measure heed against floors in the same run
 	go test -run '^$$' -bench 'Million/(rebuild|start)' -benchtime 1x -timeout 20m ./connector/ledger/local
 	go test -run '^$$' -bench 'Million/decide' -benchtime 2000000x -timeout 20m ./connector/ledger/local
 	go test -run '^$$' -bench 'Classify|Lines' -benchtime 2s ./connector/reply
-	go test -run '^$$' -bench FullPass -benchtime 1x ./sync/reconcile
+	go test -run '^$$' -bench FullPass -benchtime 3x ./sync/reconcile
+	go test -run '^$$' -bench MirrorAfterPurge -benchtime 7x ./connector/ledger/local
 
 crash: ## 50 kill -9 cycles of a whole daemon, and 500 of a nightly pass
 	go test -count=1 -run TestKilledAtAnyMoment -v ./cmd/heed
@@ -36,6 +37,9 @@ crash: ## 50 kill -9 cycles of a whole daemon, and 500 of a nightly pass
 
 scale: ## 2,000 drifts of every kind among 200,000 records: each found, named and repaired
 	HEED_DRIFT=200000 go test -count=1 -timeout 20m -run TestOnePassFinds -v ./sync/reconcile
+
+million: ## a nightly pass over 1,000,000 records against 1,000,000 opted-out numbers, beside an ideal pipeline
+	go test -run '^$$' -bench MillionPass -benchtime 1x -timeout 30m ./cmd/heed
 
 salesforce: ## put the OpenAPI document into the Salesforce package
 	deploy/salesforce/build.sh
@@ -48,4 +52,4 @@ fuzz: ## a minute on each fuzz target
 build: ## a static binary in dist/
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o dist/heed ./cmd/heed
 
-.PHONY: help demo demo-exit test race lint check bench crash scale salesforce fuzz build
+.PHONY: help demo demo-exit test race lint check bench crash scale million salesforce fuzz build

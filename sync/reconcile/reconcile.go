@@ -394,6 +394,16 @@ func (p *pass) flush(ctx context.Context) error {
 
 // end sums up and records the end of the pass.
 func (p *pass) end(ctx context.Context) error {
+	p.pass.Error = strings.Join(p.problems, "\n")
+	// A source that is down would fill the ledger with a report a minute: the same failure is recorded once.
+	if p.opts.Kind == Incremental && !p.opts.DryRun {
+		if p.pass.Error != "" && p.pass.Error != p.failing {
+			if err := p.record(ctx); err != nil {
+				return err
+			}
+		}
+		p.failing = p.pass.Error
+	}
 	s, err := p.sums(ctx)
 	if err != nil {
 		return err
@@ -402,7 +412,6 @@ func (p *pass) end(ctx context.Context) error {
 		return err
 	}
 	p.pass.FinishedAt = p.Now().UTC()
-	p.pass.Error = strings.Join(p.problems, "\n")
 	p.pass.Head, p.pass.HeadSeq = hex.EncodeToString(s.HeadHash[:]), s.Head
 	for _, n := range s.Owed {
 		p.pass.Owed += n
@@ -433,15 +442,6 @@ func (p *pass) end(ctx context.Context) error {
 		p.pass.Deliver = slices.Clone(p.Deliver)
 	}
 	if !p.opts.DryRun {
-		// A source that is down would fill the ledger with a report a minute: the same failure is recorded once.
-		if p.opts.Kind == Incremental {
-			if p.pass.Error != "" && p.pass.Error != p.failing {
-				if err := p.record(ctx); err != nil {
-					return err
-				}
-			}
-			p.failing = p.pass.Error
-		}
 		if p.recorded {
 			if err := p.append(ctx, p.event("end", p.pass)); err != nil {
 				return err
@@ -463,6 +463,9 @@ func (p *pass) end(ctx context.Context) error {
 // sums counts what the report's first lines add up: each received opt-out, and each opted-out number, is settled, waits for
 // its boxes, or waits for a person. Both sides are taken from the same moment, as far as the traffic allows.
 func (p *pass) sums(ctx context.Context) (ledger.Stats, error) {
+	// Whose messages wait must be read from each number's history. While a CRM is down those are many, so the passes that
+	// come every minute and leave no report do not look.
+	report := p.recorded || p.opts.Kind != Incremental || p.opts.DryRun
 	for attempt := 0; ; attempt++ {
 		s, err := p.Ledger.Stats(ctx)
 		if err != nil {
@@ -476,10 +479,13 @@ func (p *pass) sums(ctx context.Context) (ledger.Stats, error) {
 			if o.Kind != ledger.OweBoxes || p.Ledger.State(o.Number) != consent.OptedOut {
 				continue
 			}
-			asked, err := p.asked(ctx, o.Number)
+			asked := 0
+			if report {
+				if asked, err = p.asked(ctx, o.Number); err != nil {
+					return s, err
+				}
+			}
 			switch {
-			case err != nil:
-				return s, err
 			case o.Parked != nil:
 				numbers.parked++
 				messages.parked += asked
@@ -505,8 +511,10 @@ func (p *pass) sums(ctx context.Context) (ledger.Stats, error) {
 		c := p.pass.Counts
 		c[numbersOut], c[numbersWaiting], c[numbersParked] = out, numbers.waiting, numbers.parked
 		c[numbersSettled] = out - numbers.waiting - numbers.parked
-		c[optOutsReceived], c[optOutsPending], c[optOutsParked] = received, messages.waiting, messages.parked
-		c[optOutsApplied] = received - messages.waiting - messages.parked
+		if report {
+			c[optOutsReceived], c[optOutsPending], c[optOutsParked] = received, messages.waiting, messages.parked
+			c[optOutsApplied] = received - messages.waiting - messages.parked
+		}
 		return s, nil
 	}
 }

@@ -127,7 +127,7 @@ func (p *pass) stands(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if b.Full && !b.FinishedAt.IsZero() && b.ID != p.pass.ID {
+		if b.Full && !b.FinishedAt.IsZero() && b.Error == "" && b.ID != p.pass.ID {
 			before = b
 			break
 		}
@@ -145,7 +145,7 @@ func (p *pass) stands(ctx context.Context) error {
 	slices.SortFunc(p.pass.Standing, func(a, b ledger.Standing) int { return rankOf(a.Cause) - rankOf(b.Cause) })
 	for i := range p.pass.Standing {
 		s := &p.pass.Standing[i]
-		if before.ID == "" || !p.pass.Full || s.Cause == SharedNumber {
+		if before.ID == "" || !p.pass.Full || p.pass.Error != "" || s.Cause == SharedNumber {
 			continue
 		}
 		n := 0

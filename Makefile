@@ -31,8 +31,9 @@ bench: ## measure heed against floors in the same run
 	go test -run '^$$' -bench FullPass -benchtime 3x ./sync/reconcile
 	go test -run '^$$' -bench MirrorAfterPurge -benchtime 7x ./connector/ledger/local
 
-crash: ## 50 kill -9 cycles of a whole daemon
+crash: ## 50 kill -9 cycles of a whole daemon, and 500 of a nightly pass
 	go test -count=1 -run TestKilledAtAnyMoment -v ./cmd/heed
+	HEED_KILLS=500 go test -count=1 -timeout 20m -run TestAPassThatIsKilled ./sync/reconcile
 
 scale: ## 2,000 drifts of every kind among 200,000 records: each found, named and repaired
 	HEED_DRIFT=200000 go test -count=1 -timeout 20m -run TestOnePassFinds -v ./sync/reconcile

@@ -195,6 +195,11 @@ func (b *Boxes) work(ctx context.Context) (int, error) {
 				want := it.want || b.otherOut(r, o.Number)
 				named := slices.Contains(o.Records, ledger.OwedRecord{CRM: c.Name, Key: r.Key})
 				if r.OptedOut == want && !named {
+					// heed has set it since the work is owed, and its process may have ended before it could say so: it says so
+					// now, or nobody could tell when the opt-out reached this record.
+					if o.Parked == nil && o.Attempts <= 1 && !r.WroteAt.IsZero() && !r.WroteAt.Before(o.Since) {
+						it.results = append(it.results, ledger.WriteResult{CRM: c.Name, Key: r.Key, OptedOut: want})
+					}
 					continue
 				}
 				if writes[c.Name] == nil {

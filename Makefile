@@ -41,6 +41,12 @@ scale: ## 2,000 drifts of every kind among 200,000 records: each found, named an
 million: ## a nightly pass over 1,000,000 records against 1,000,000 opted-out numbers, beside an ideal pipeline
 	go test -run '^$$' -bench MillionPass -benchtime 1x -timeout 30m ./cmd/heed
 
+evidence: ## a packet with every byte flipped, and one of 100,000 events
+	HEED_EVIDENCE_FLIP=all HEED_EVIDENCE_EVENTS=100000 go test -count=1 -timeout 20m -run 'Flipped|Memory' -v ./connector/evidence
+
+export: ## a list of 1,000,000 numbers in each format: time and memory
+	HEED_EXPORT_ROWS=1000000 go test -count=1 -run TestALongListIsWritten -v ./connector/export
+
 salesforce: ## put the OpenAPI document into the Salesforce package
 	deploy/salesforce/build.sh
 
@@ -52,4 +58,4 @@ fuzz: ## a minute on each fuzz target
 build: ## a static binary in dist/
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o dist/heed ./cmd/heed
 
-.PHONY: help demo demo-exit test race lint check bench crash scale million salesforce fuzz build
+.PHONY: help demo demo-exit test race lint check bench crash scale million salesforce fuzz evidence export build

@@ -245,6 +245,7 @@ func (s millionStep) download(w io.Writer) (r millionResult, err error) {
 			return r, err
 		}
 		resp.Body.Close()
+		poll := time.NewTicker(5 * time.Millisecond)
 		for job.State != "JobComplete" {
 			resp, err := call("GET", "/"+job.ID, "")
 			if err != nil {
@@ -257,8 +258,9 @@ func (s millionStep) download(w io.Writer) (r millionResult, err error) {
 			if job.State == "Failed" || job.State == "Aborted" {
 				return r, fmt.Errorf("the job is %s", job.State)
 			}
-			time.Sleep(5 * time.Millisecond) // a benchmark may
+			<-poll.C
 		}
+		poll.Stop()
 		for locator := ""; locator != "null"; {
 			resp, err := call("GET", "/"+job.ID+"/results?maxRecords=20000&locator="+locator, "")
 			if err != nil {

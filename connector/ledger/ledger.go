@@ -24,9 +24,18 @@ import (
 	"time"
 
 	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/ledger/chain"
 	"github.com/heed-sms/heed/crm"
 	"github.com/heed-sms/heed/sms/phone"
 )
+
+// Proven is a step of a proof.
+type Proven struct {
+	chain.Link
+	Own     bool        // it is an event of the number; else Nonce and Payload are empty
+	Nonce   chain.Nonce // with the payload it amounts to the link's digest
+	Payload []byte      // the event as Encode returned it; valid until the next step
+}
 
 // Ledger is an engine. All methods are safe for concurrent use.
 type Ledger interface {
@@ -69,6 +78,13 @@ type Ledger interface {
 	Traffic(ctx context.Context, since time.Time) iter.Seq2[Traffic, error]
 	// History yields every event that concerns a number, oldest first.
 	History(ctx context.Context, n phone.Number) iter.Seq2[Event, error]
+	// Prove yields what proves a number's events to whoever knows the hash of a later one: links of the hash chain, by
+	// ascending sequence, each following the one before it (chain.Link.Follows), from the number's first event to the
+	// newest event of the ledger, by way of all of the number's events and of the given sequences, which ascend; those
+	// that do not lie in between are left out. Only the number's own events come with payload and nonce. Events that an
+	// engine cannot prove, because an early build recorded them, are left out at the beginning. A number without events
+	// yields nothing.
+	Prove(ctx context.Context, n phone.Number, through []uint64) iter.Seq2[Proven, error]
 	// Events yields the whole ledger from a sequence on, oldest first.
 	Events(ctx context.Context, from uint64) iter.Seq2[Event, error]
 	// Event returns one event of a number, or ErrNotFound.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/heed-sms/heed/connector/export"
 	"github.com/heed-sms/heed/connector/ledger"
 )
 
@@ -169,7 +170,7 @@ func CSV(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, er
 	}
 	write := func(row ...string) {
 		for i := range row {
-			row[i] = cell(plain(row[i], 1000))
+			row[i] = export.Cell(plain(row[i], 1000))
 		}
 		_ = c.Write(row) // what fails is told at the end
 	}
@@ -197,15 +198,4 @@ func CSV(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, er
 	}
 	c.Flush()
 	return c.Error()
-}
-
-// cell keeps a spreadsheet from taking a text for a formula (OWASP, CSV injection).
-func cell(s string) string {
-	switch t := strings.TrimLeft(s, " \t\u00a0"); {
-	case t == "":
-		return s
-	case strings.ContainsRune("=+-@＝＋－＠", []rune(t)[0]):
-		return "'" + s
-	}
-	return s
 }

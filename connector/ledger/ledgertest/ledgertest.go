@@ -17,6 +17,7 @@ import (
 
 	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/connector/ledger/chain"
 	"github.com/heed-sms/heed/connector/reply"
 	"github.com/heed-sms/heed/crm"
 	"github.com/heed-sms/heed/sms/phone"
@@ -54,6 +55,7 @@ func Run(t *testing.T, open func(t testing.TB, o Options) Opened) {
 		{"the stricter of the caller's and the number's decision wins", floors},
 		{"a repeated idempotency key gives the first message, and a reused one an error", keys},
 		{"a number's history is verbatim and in order", history},
+		{"a proof leads from a number's events to the newest one and shows nobody else's", proves},
 		{"only the recipient lifts the recipient's opt-out, in any order of arrival", lifting},
 		{"box work is owed when a number flips, merged, and handed out once", owedOnce},
 		{"work that became owed while it was being done stays owed", owedNewer},
@@ -614,6 +616,93 @@ func history(t *testing.T, s *suite) {
 		equal(t, "numbers", len(numbers), 3)
 		equal(t, "numbers after the first", len(list(t, l.Numbers(t.Context(), number(0)))), 2)
 		equal(t, "order", numbers[0].Number, number(0))
+		l = s.o.Reopen(t)
+	}
+}
+
+func proves(t *testing.T, s *suite) {
+	l := s.start(t, consent.Policy{})
+	now := s.clock.Now()
+	const each = 260
+	for i := range each {
+		// One number writes now and then, one every time, and one once.
+		batch := []ledger.Event{stop(fmt.Sprint("o", i), number(2), now)}
+		batch[0].Inbound.Body = "canary"
+		if i == 3 {
+			batch = append(batch, stop("once", number(3), now))
+		}
+		if i%20 == 7 || i == 8 {
+			batch = append(batch, stop(fmt.Sprint("n", i), number(1), now))
+		}
+		add(t, l, batch...)
+	}
+	for range 2 {
+		hashes := [][32]byte{{}}
+		for _, e := range list(t, l.Events(t.Context(), 1)) {
+			hashes = append(hashes, e.Hash)
+		}
+		head := uint64(len(hashes) - 1)
+		for _, n := range []phone.Number{number(1), number(2), number(3)} {
+			events := list(t, l.History(t.Context(), n))
+			through := []uint64{1, events[0].Seq + 1, 40, 41, 200, head - 1, head, head + 5}
+			met := map[uint64]bool{}
+			at := uint64(0)
+			for p, err := range l.Prove(t.Context(), n, through) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch {
+				case p.Seq > head || p.Hash() != hashes[p.Seq]:
+					t.Fatalf("link %d has another hash than the event", p.Seq)
+				case at == 0 && p.Seq != events[0].Seq:
+					t.Fatalf("begins with event %d, the number's first is %d", p.Seq, events[0].Seq)
+				case at > 0 && !p.Follows(at, hashes[at]):
+					t.Fatalf("link %d does not follow %d", p.Seq, at)
+				case p.Own != (len(events) > 0 && events[0].Seq == p.Seq):
+					t.Fatalf("link %d: own %v", p.Seq, p.Own)
+				case !p.Own && (p.Payload != nil || p.Nonce != chain.Nonce{}):
+					t.Fatalf("link %d shows what somebody else did", p.Seq)
+				case p.Own:
+					if chain.Digest(p.Nonce, p.Payload) != p.Digest {
+						t.Fatalf("event %d is not what its digest says", p.Seq)
+					}
+					e, err := ledger.Decode(p.Payload)
+					if err != nil || e.ID != events[0].ID || e.Number != n {
+						t.Fatalf("event %d comes with %+v, %v", p.Seq, e, err)
+					}
+					events = events[1:]
+				}
+				at, met[p.Seq] = p.Seq, true
+			}
+			if at != head || len(events) > 0 {
+				t.Fatalf("ends with event %d of %d, %d of the number's are missing", at, head, len(events))
+			}
+			for _, seq := range through[2:7] {
+				if !met[seq] {
+					t.Errorf("the proof does not go through %d", seq)
+				}
+			}
+			if n == number(3) && len(met) > 60 {
+				t.Errorf("%d links for one event among %d", len(met), head)
+			}
+		}
+		for p, err := range l.Prove(t.Context(), number(77), []uint64{5}) {
+			t.Errorf("a stranger's proof: %+v, %v", p, err)
+		}
+		last := uint64(0)
+		for p, err := range l.Prove(t.Context(), number(3), nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = p.Seq
+		}
+		equal(t, "the end of a proof through nothing", last, head)
+		for _, err := range l.Prove(t.Context(), number(2), nil) { // a caller may stop anywhere
+			if err != nil {
+				t.Error(err)
+			}
+			break
+		}
 		l = s.o.Reopen(t)
 	}
 }
@@ -1271,6 +1360,7 @@ func closed(t *testing.T, s *suite) {
 		"Number":            func() error { _, err := l.Number(ctx, number(1)); return err },
 		"Numbers":           func() error { return first(l.Numbers(ctx, phone.Number{})) },
 		"History":           func() error { return first(l.History(ctx, number(1))) },
+		"Prove":             func() error { return first(l.Prove(ctx, number(1), nil)) },
 		"Events":            func() error { return first(l.Events(ctx, 0)) },
 		"Seen":              func() error { _, err := l.Seen(ctx, "in/1"); return err },
 		"Message":           func() error { _, err := l.Message(ctx, "m"); return err },

@@ -164,6 +164,45 @@ func TestTheEmulatorsProbeIsAllGreen(t *testing.T) {
 	}
 }
 
+func TestTheProbeTellsOfBulkJobsAndPersonAccounts(t *testing.T) {
+	w := newWorld(t)
+	w.Create(t, "Contact", nil, false)
+	w.Create(t, "Lead", nil, false)
+	said := func(ok bool) string {
+		out := ""
+		for _, f := range w.driver.Probe(t.Context()) {
+			if f.OK == ok {
+				out += f.What + "\n"
+			}
+		}
+		return out
+	}
+	if got := said(true); !strings.Contains(got, "Bulk API 2.0 answers") || strings.Contains(got, "person accounts") {
+		t.Errorf("a plain org: %s", got)
+	}
+	w.knob(t, func(k *salesforcefake.Knobs) { k.PersonAccounts, k.NextBulk = true, []string{"disabled"} })
+	if got := said(true); !strings.Contains(got, "their boxes are written as Account.SMS_Opt_Out__pc") || said(false) != "" {
+		t.Errorf("with person accounts: %s; %s", got, said(false))
+	}
+	w.org.SetAccess("Contact", "SMS_Opt_Out__c", salesforcefake.ReadOnly)
+	if got := said(false); !strings.Contains(got, "may not write Account.SMS_Opt_Out__pc") {
+		t.Errorf("a read-only field of the account: %s", got)
+	}
+	w.org.SetAccess("Contact", "SMS_Opt_Out__c", salesforcefake.Hidden)
+	if got := said(false); !strings.Contains(got, "no field SMS_Opt_Out__pc") {
+		t.Errorf("a hidden field of the account: %s", got)
+	}
+	w.org.SetAccess("Contact", "SMS_Opt_Out__c", salesforcefake.ReadWrite)
+	w.driver.Write(t.Context(), w.many(t, many)) // which a bulk job would do
+	if got := said(false); !strings.Contains(got, "Bulk API 2.0 cannot be used") || !strings.Contains(got, "Async API not enabled") {
+		t.Errorf("after a refusal: %s", got)
+	}
+	w.driver = w.open(t, func(c *salesforce.Config) { c.Bulk = salesforce.BulkNever })
+	if got := said(true); !strings.Contains(got, "Bulk API 2.0 is switched off") {
+		t.Errorf("switched off: %s", got)
+	}
+}
+
 func TestASessionThatEndsInTheMiddleAndLockedRowsAreSurvived(t *testing.T) {
 	w := newWorld(t)
 	var writes []crm.Write

@@ -38,9 +38,19 @@ import (
 	"github.com/heed-sms/heed/sms"
 	"github.com/heed-sms/heed/sms/phone"
 	"github.com/heed-sms/heed/sms/smstest"
+	"github.com/heed-sms/heed/sync/reconcile"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// tests ends the browser, if one was started, before goleak looks.
+type tests struct{ *testing.M }
+
+func (m tests) Run() int {
+	code := m.M.Run()
+	stopBrowser()
+	return code
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(tests{m}) }
 
 const sender = "+15550100000"
 
@@ -59,16 +69,23 @@ func must[T any](v T, err error) T {
 
 // house is a daemon's inside with the page in front of it.
 type house struct {
-	t     *testing.T
+	t     testing.TB
 	l     *local.Ledger
 	in    *connector.Inbox
 	gate  *connector.Gate
 	phone *smstest.Memory
+	crm   *crmtest.CRM
 	ppl   *people.Service
 	srv   *httptest.Server
+	now   func() time.Time
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t testing.TB) *house {
+	t.Helper()
+	return newHouseAt(t, time.Now, time.UTC)
+}
+
+func newHouseAt(t testing.TB, now func() time.Time, zone *time.Location) *house {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	l, err := local.Open(t.TempDir(), local.Options{Logger: log})
@@ -76,35 +93,69 @@ func newHouse(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	p := smstest.New()
+	p, org := smstest.New(), crmtest.New(now)
+	p.Now = now
 	accounts := connector.Accounts{{Name: "main", Provider: p}}
-	crms := []connector.CRM{{Name: "org", Directory: crmtest.New(time.Now)}}
+	crms := []connector.CRM{{Name: "salesforce", Directory: org}}
 	m := connector.NewMetrics(l, "test")
-	h := &house{t: t, l: l, phone: p,
-		in:   &connector.Inbox{Ledger: l, Accounts: accounts, Replies: reply.Default(), Metrics: m, Log: log, Now: time.Now},
-		gate: &connector.Gate{Ledger: l, Accounts: accounts, CRMs: crms, Region: "US", Metrics: m, Log: log, Now: time.Now}}
+	h := &house{t: t, l: l, phone: p, crm: org, now: now,
+		in:   &connector.Inbox{Ledger: l, Accounts: accounts, Replies: reply.Default(), Metrics: m, Log: log, Now: now},
+		gate: &connector.Gate{Ledger: l, Accounts: accounts, CRMs: crms, Region: "US", Metrics: m, Log: log, Now: now}}
 	t.Cleanup(h.gate.Start())
 	var page http.Handler
 	h.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { page.ServeHTTP(w, r) }))
 	t.Cleanup(h.srv.Close)
 	var a *admin.Handler
-	h.ppl, err = people.New(people.Options{Ledger: l, URL: h.srv.URL, Log: log, Now: time.Now,
+	h.ppl, err = people.New(people.Options{Ledger: l, URL: h.srv.URL, Log: log, Now: now,
 		Page: func(w http.ResponseWriter, r *http.Request, status int, name string, f people.Form) {
 			a.PeoplePage(w, r, status, name, f)
 		}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a = admin.New(admin.Options{Ledger: l, Consents: &connector.Consents{Ledger: l, Gate: h.gate, Now: time.Now},
-		Holds:  &connector.Holds{Ledger: l, Deadline: func(t time.Time) time.Time { return t.AddDate(0, 0, 7) }, Log: log, Now: time.Now},
-		People: h.ppl, CRMs: crms, Region: "US", Window: 72 * time.Hour, Zone: time.UTC, Settings: []admin.Setting{{Value: "token: (set)"}}, Version: "test", Log: log, Now: time.Now,
-		Report: func(w io.Writer, p ledger.Pass, _ iter.Seq2[ledger.Correction, error], format string) error {
-			_, err := io.WriteString(w, format+" of "+p.ID)
-			return err
+	a = admin.New(admin.Options{Ledger: l, Consents: &connector.Consents{Ledger: l, Gate: h.gate, Now: now},
+		Holds:  &connector.Holds{Ledger: l, Deadline: func(t time.Time) time.Time { return t.AddDate(0, 0, 7) }, Log: log, Now: now},
+		People: h.ppl, CRMs: crms, Region: "US", Window: 72 * time.Hour, Zone: zone, Settings: []admin.Setting{{Value: settings}}, Version: "1.0.0", Log: log, Now: now,
+		Report: func(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, error], format string) error {
+			if format == "csv" {
+				return reconcile.CSV(w, p, corrections)
+			}
+			return reconcile.HTML(w, p, corrections, reconcile.TextOptions{Zone: zone})
+		},
+		RecordURL: func(_, object, id string) string {
+			return "https://acme.lightning.force.com/lightning/r/" + object + "/" + id + "/view"
 		}})
 	page = a
 	return h
 }
+
+// settings is a configuration as heed shows it.
+const settings = `data_dir: /var/lib/heed
+public:
+  listen: :8080
+  url: https://sms.acme.example
+admin:
+  listen: 127.0.0.1:8081
+sms:
+  - name: main
+    provider: twilio
+    account_sid: AC0123456789abcdef0123456789abcdef
+    auth_token: (set)
+    from: "+15550100000"
+crm:
+  - name: salesforce
+    type: salesforce
+    domain: https://acme.my.salesforce.com
+    client_secret: (set)
+consent:
+  default_region: US
+  require_opt_in: false
+  hold_for: 5d
+schedule:
+  incremental: '@every 1m'
+  nightly: 0 2 * * *
+  timezone: America/New_York
+`
 
 func (h *house) text(from phone.Number, body string) {
 	h.t.Helper()
@@ -140,7 +191,7 @@ func (h *house) person(name string, role people.Role) browser {
 }
 
 type answer struct {
-	t      *testing.T
+	t      testing.TB
 	status int
 	header http.Header
 	body   string
@@ -513,11 +564,11 @@ func TestAReportIsAPageOfItsOwn(t *testing.T) {
 	}
 	b := h.person("vic", people.Viewer)
 	b.get("/reports").want(200, "/reports/rec_1")
-	a := b.get("/reports/rec_1").want(200, "html of rec_1")
+	a := b.get("/reports/rec_1").want(200, "Reconciliation report", "rec_1")
 	if csp := a.header.Get("Content-Security-Policy"); strings.Contains(csp, "script") || !strings.Contains(csp, "default-src 'none'") {
 		t.Errorf("policy %q", csp)
 	}
-	if a := b.get("/reports/rec_1?format=csv").want(200, "csv of rec_1"); !strings.HasPrefix(a.header.Get("Content-Type"), "text/csv") {
+	if a := b.get("/reports/rec_1?format=csv").want(200, "pass,seq,cause"); !strings.HasPrefix(a.header.Get("Content-Type"), "text/csv") {
 		t.Errorf("%v", a.header)
 	}
 	b.get("/").want(200, "last full reconciliation")

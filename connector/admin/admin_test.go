@@ -457,7 +457,7 @@ func TestBulkOptOutIsPreviewedConfirmedAndUndone(t *testing.T) {
 	b := h.person("max", people.Admin)
 	h.text(ada, "STOP")
 	csv := "\ufeffName;Phone\nAda;+14155550142\nBob;(415) 555-0143\nBob;+1 415 555 0143\nCleo;'+14155550144\nBad;1.41556E+10\nNone;call me\n"
-	p := b.upload("opt_out", csv).want(200, "nothing has been changed", "Opt out 2 numbers", "a spreadsheet has rounded it")
+	p := b.upload("opt_out", csv).want(200, "Nothing has been changed", "Opt out 2 numbers", "a spreadsheet has rounded it")
 	if got := p.list(); got != bob.String()+"\n"+cleo.String() {
 		t.Fatalf("%q", got)
 	}

@@ -24,7 +24,7 @@ const (
 	maxUpload  = 2 << 20 // bytes
 	maxNumbers = 20_000
 	bulkTime   = 10 * time.Minute
-	maxShown   = 20 // rows with a problem that the preview lists
+	maxShown   = 20 // numbers, and rows with a problem, that the preview lists
 )
 
 // preview is what an upload would do.
@@ -37,7 +37,16 @@ type preview struct {
 	Duplicate int
 	Bad       []string // what is no number, the first few rows
 	BadMore   int
-	Numbers   string // Change, a line each, to be confirmed
+	Numbers   string      // Change, a line each, to be confirmed
+	Sample    []sampleRow // the first of Change
+	Records   int         // known CRM records of Change, whose boxes follow
+}
+
+// sampleRow shows what would become of a number.
+type sampleRow struct {
+	Number  phone.Number
+	Now     consent.State
+	Records int
 }
 
 func (h *Handler) bulk(w http.ResponseWriter, r *http.Request) error {
@@ -74,8 +83,28 @@ func (h *Handler) bulkUpload(w http.ResponseWriter, r *http.Request) error {
 		lines[i] = n.String()
 	}
 	p.Numbers = strings.Join(lines, "\n")
+	for i, n := range p.Change {
+		records := 0
+		for _, c := range h.CRMs {
+			known, err := h.Ledger.Mirror(c.Name).ByNumber(r.Context(), n)
+			if err != nil {
+				return err
+			}
+			records += len(known)
+		}
+		p.Records += records
+		if i < maxShown {
+			p.Sample = append(p.Sample, sampleRow{n, h.Ledger.State(n), records})
+		}
+	}
 	return h.show(w, r, http.StatusOK, "bulkpreview", "Bulk opt-out: preview", p)
 }
+
+// BadCount is how many rows are no number.
+func (p preview) BadCount() int { return len(p.Bad) + p.BadMore }
+
+// More is how many numbers the sample leaves out.
+func (p preview) More() int { return len(p.Change) - len(p.Sample) }
 
 // read finds the numbers in a list: one a line, or a CSV with the numbers in a column called number or phone, or else in
 // the first column.
@@ -229,4 +258,24 @@ func (h *Handler) bulkApply(w http.ResponseWriter, r *http.Request) error {
 	}
 	done.Numbers = strings.Join(lines, "\n")
 	return h.show(w, r, http.StatusOK, "bulkdone", "Bulk opt-out: done", done)
+}
+
+// bulkFile gives a list of numbers back as a file, so that what was done can be undone on another day. It changes nothing.
+func (h *Handler) bulkFile(w http.ResponseWriter, r *http.Request) error {
+	r.Body = http.MaxBytesReader(w, r.Body, maxUpload)
+	if err := r.ParseForm(); err != nil {
+		return invalid("The form could not be read.")
+	}
+	list := []string{"number"}
+	for _, f := range strings.Fields(r.PostForm.Get("numbers")) {
+		n, err := phone.ParseE164(f)
+		if err != nil {
+			return invalid("The list was changed.")
+		}
+		list = append(list, n.String())
+	}
+	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	w.Header().Set("Content-Disposition", `attachment; filename="heed-undo-`+h.Now().In(h.Zone).Format("20060102-150405")+`.csv"`)
+	_, err := io.WriteString(w, strings.Join(list, "\r\n")+"\r\n")
+	return err
 }

@@ -588,3 +588,43 @@ func TestAnotherSiteCannotAct(t *testing.T) {
 		t.Errorf("status %d, state %s", resp.StatusCode, h.l.State(cleo))
 	}
 }
+
+// Older pages and exports keep the filter; each number is on one page.
+func TestPagesOfTheListFollowEachOther(t *testing.T) {
+	h := newHouse(t)
+	b := h.person("oda", people.Operator)
+	var events []ledger.Event
+	now := time.Now().UTC()
+	for i := range 130 {
+		source := []consent.Source{consent.Admin, consent.API}[i%2]
+		events = append(events, ledger.Event{Kind: ledger.KindConsent, At: now, Number: person(i), Consent: &ledger.Consent{Change: consent.Change{Action: consent.OptOut, Source: source, At: now}, Why: "test"}})
+	}
+	if _, err := h.l.Append(t.Context(), events...); err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`href="([^"]+)">(Older|CSV)<`)
+	seen, path, exported := map[string]bool{}, "/optouts?source=api", ""
+	for pages := 0; path != "" && pages < 5; pages++ {
+		a := b.get(path).want(200, "65")
+		for _, m := range regexp.MustCompile(`<th scope="row"><a class="number" href="/numbers/([^"]+)"`).FindAllStringSubmatch(a.body, -1) {
+			if seen[m[1]] {
+				t.Errorf("%s is there twice", m[1])
+			}
+			seen[m[1]] = true
+		}
+		path = ""
+		for _, m := range link.FindAllStringSubmatch(a.body, -1) {
+			if m[2] == "Older" {
+				path = html.UnescapeString(m[1])
+			} else {
+				exported = html.UnescapeString(m[1])
+			}
+		}
+	}
+	if len(seen) != 65 {
+		t.Errorf("%d numbers on the pages, want 65", len(seen))
+	}
+	if n := strings.Count(b.get(exported).want(200).body, ",api,"); n != 65 {
+		t.Errorf("%d rows exported, want 65", n)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html/template"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -231,14 +232,14 @@ func (h *Handler) optOuts(w http.ResponseWriter, r *http.Request) error {
 		Filter  filter
 		Rows    []row
 		Total   int
-		Next    string
-		First   bool   // this is the first page
-		Export  string // the filter, as the query of an address
-		Any     bool   // something is filtered
+		Next    template.URL // the next page, as the query of an address
+		First   bool         // this is the first page
+		Export  template.URL // the filter, as the query of an address
+		Any     bool         // something is filtered
 		Sources []consent.Source
 		States  []string
 		Window  string
-	}{Filter: f, Total: found.Total, Export: f.values().Encode(), Window: duration(h.Window), First: f.query.After == "", Any: len(f.values()) > 0,
+	}{Filter: f, Total: found.Total, Export: template.URL(f.values().Encode()), Window: duration(h.Window), First: f.query.After == "", Any: len(f.values()) > 0,
 		Sources: []consent.Source{consent.Recipient, consent.Provider, consent.CRM, consent.Admin, consent.API, consent.Deadline},
 		States:  []string{"opted_out", "held", "opted_in", "pending"}}
 	for _, n := range found.Rows {
@@ -251,7 +252,7 @@ func (h *Handler) optOuts(w http.ResponseWriter, r *http.Request) error {
 	if found.Next != "" {
 		v := f.values()
 		v.Set("after", found.Next)
-		data.Next = v.Encode()
+		data.Next = template.URL(v.Encode())
 	}
 	return h.show(w, r, http.StatusOK, "optouts", "Opt-outs", data)
 }
@@ -592,7 +593,8 @@ func (h *Handler) work(w http.ResponseWriter, r *http.Request) error {
 	data := struct {
 		Parked, Waiting []ledger.Owed
 		More            int
-	}{}
+		Retried         bool
+	}{Retried: r.URL.Query().Has("retried")}
 	for o, err := range h.Ledger.Owed(r.Context()) {
 		switch {
 		case err != nil:
@@ -621,7 +623,7 @@ func (h *Handler) retry(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	http.Redirect(w, r, "/work", http.StatusSeeOther)
+	http.Redirect(w, r, "/work?retried", http.StatusSeeOther)
 	return nil
 }
 

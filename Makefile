@@ -36,6 +36,9 @@ crash: ## 50 kill -9 cycles of a whole daemon
 scale: ## 2,000 drifts of every kind among 200,000 records: each found, named and repaired
 	HEED_DRIFT=200000 go test -count=1 -timeout 20m -run TestOnePassFinds -v ./sync/reconcile
 
+export: ## a list of 1,000,000 numbers in each format: time and memory
+	HEED_EXPORT_ROWS=1000000 go test -count=1 -run TestALongListIsWritten -v ./connector/export
+
 salesforce: ## put the OpenAPI document into the Salesforce package
 	deploy/salesforce/build.sh
 
@@ -47,4 +50,4 @@ fuzz: ## a minute on each fuzz target
 build: ## a static binary in dist/
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o dist/heed ./cmd/heed
 
-.PHONY: help demo demo-exit test race lint check bench crash scale salesforce fuzz build
+.PHONY: help demo demo-exit test race lint check bench crash scale export salesforce fuzz build

@@ -163,17 +163,25 @@ func (c *Consents) Set(ctx context.Context, n phone.Number, state consent.State,
 	case consent.OptedOut:
 		change.Action = consent.OptOut
 	case consent.OptedIn:
-		if !known.Facts.CanUndo(source) {
-			return ErrSticky
-		}
-		if known.Facts.State() == consent.Held {
-			return ErrHeld
+		if err := undoable(known, source); err != nil {
+			return err
 		}
 		change.Action = consent.OptIn
 	default:
 		return &InputError{"state", "must be opted_out, opted_in or pending"}
 	}
 	return c.append(ctx, n, change, who, why, "")
+}
+
+// undoable says whether source may undo a number's opt-out, or record its consent: nil, ErrSticky or ErrHeld.
+func undoable(known ledger.Number, source consent.Source) error {
+	switch {
+	case !known.Facts.CanUndo(source):
+		return ErrSticky
+	case known.Facts.State() == consent.Held:
+		return ErrHeld
+	}
+	return nil
 }
 
 // Ask asks a number for a double opt-in and sends the question. The number is pending until it answers YES or NO.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/heed-sms/heed/connector"
+	"github.com/heed-sms/heed/connector/export"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/sms"
 	"github.com/heed-sms/heed/sms/phone"
@@ -23,7 +24,7 @@ func TestAnOptOutIsAttributedToTheLastCampaignThatWasSent(t *testing.T) {
 	}
 	attributed := func(n phone.Number, window time.Duration) string {
 		t.Helper()
-		o, err := connector.Attribute(t.Context(), r.ledger, connector.OptOut{Number: n}, window)
+		o, err := export.RowOf(t.Context(), r.ledger, ledger.Number{Number: n}, window)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,9 +1,6 @@
 package connector
 
 import (
-	"context"
-	"encoding/csv"
-	"errors"
 	"net/http"
 	"slices"
 	"strconv"
@@ -11,6 +8,7 @@ import (
 	"time"
 
 	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/export"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/sms/phone"
 )
@@ -39,36 +37,6 @@ type historyEntry struct {
 	Text   string    `json:"text,omitempty"` // of a reply; for keys with the right admin
 	Rule   string    `json:"rule,omitempty"` // by which a reply was read
 	Status string    `json:"status,omitempty"`
-}
-
-// OptOut is one line of the list of opt-outs.
-type OptOut struct {
-	Number  phone.Number   `json:"number"`
-	State   consent.State  `json:"state"` // opted_out or held
-	Source  consent.Source `json:"source,omitempty"`
-	Keyword string         `json:"keyword,omitempty"`
-	Since   time.Time      `json:"since"`
-	// Campaign is the one to which the opt-out is attributed: that of the last message that was sent to the number, if
-	// it was sent within campaigns.window before. "" for none.
-	Campaign string `json:"campaign,omitempty"`
-}
-
-// AsOptOut returns a number's line in the list, ok is false if it is not on it.
-func AsOptOut(n ledger.Number) (OptOut, bool) {
-	s := n.Facts.State()
-	return OptOut{Number: n.Number, State: s, Source: n.Source, Keyword: n.Keyword, Since: changedAt(n)}, s == consent.OptedOut || s == consent.Held
-}
-
-// Attribute fills in the campaign of an opt-out.
-func Attribute(ctx context.Context, l ledger.Ledger, o OptOut, window time.Duration) (OptOut, error) {
-	last, err := l.LastOptOut(ctx, o.Number)
-	switch {
-	case errors.Is(err, ledger.ErrNotFound):
-		return o, nil
-	case err == nil:
-		o.Campaign = last.Campaign(window)
-	}
-	return o, err
 }
 
 func (s *Server) pathNumber(r *http.Request) (phone.Number, error) {
@@ -206,77 +174,40 @@ func (s *Server) optOuts(w http.ResponseWriter, r *http.Request, _ Key, _ []byte
 		}
 		after = n
 	}
+	rows := export.Rows(r.Context(), s.Ledger, ledger.Query{States: []consent.State{consent.OptedOut, consent.Held}, Window: s.Window}, after)
 	if strings.Contains(r.Header.Get("Accept"), "text/csv") {
-		return s.optOutsCSV(w, r, after)
+		if err := s.Ledger.Health(); err != nil {
+			return err
+		}
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // a long list takes as long as it takes
+		w.Header().Set("Content-Type", export.CSV.ContentType())
+		w.Header().Set("Cache-Control", "no-store")
+		if err := export.Write(w, export.CSV, rows); err != nil {
+			s.Log.Error("export of opt-outs ended early", "error", err)
+			panic(http.ErrAbortHandler) // a list that looks whole and is not would be believed
+		}
+		return nil
 	}
 	limit, err := pageLimit(r)
 	if err != nil {
 		return err
 	}
 	page := struct {
-		OptOuts []OptOut      `json:"optouts"`
+		OptOuts []export.Row  `json:"optouts"`
 		Next    *phone.Number `json:"next"` // pass it as after; null at the end
-	}{OptOuts: []OptOut{}}
-	for n, err := range s.Ledger.Numbers(r.Context(), after) {
+	}{OptOuts: []export.Row{}}
+	for o, err := range rows {
 		if err != nil {
 			return err
-		}
-		o, ok := AsOptOut(n)
-		if !ok {
-			continue
 		}
 		if len(page.OptOuts) == limit {
 			page.Next = &page.OptOuts[limit-1].Number
 			break
 		}
-		if o, err = Attribute(r.Context(), s.Ledger, o, s.Window); err != nil {
-			return err
-		}
 		page.OptOuts = append(page.OptOuts, o)
 	}
 	writeJSON(w, http.StatusOK, page)
 	return nil
-}
-
-func (s *Server) optOutsCSV(w http.ResponseWriter, r *http.Request, after phone.Number) error {
-	if err := s.Ledger.Health(); err != nil {
-		return err
-	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // a long list takes as long as it takes
-	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
-	cw := csv.NewWriter(w)
-	_ = cw.Write([]string{"number", "state", "source", "keyword", "since", "campaign"})
-	for n, err := range s.Ledger.Numbers(r.Context(), after) {
-		if err != nil {
-			s.Log.Error("export of opt-outs ended early", "error", err)
-			panic(http.ErrAbortHandler) // a list that looks whole and is not would be believed
-		}
-		o, ok := AsOptOut(n)
-		if !ok {
-			continue
-		}
-		if o, err = Attribute(r.Context(), s.Ledger, o, s.Window); err != nil {
-			s.Log.Error("export of opt-outs ended early", "error", err)
-			panic(http.ErrAbortHandler)
-		}
-		_ = cw.Write([]string{o.Number.String(), o.State.String(), Cell(string(o.Source)), Cell(o.Keyword), o.Since.Format(time.RFC3339), Cell(o.Campaign)})
-	}
-	cw.Flush()
-	return nil
-}
-
-// Cell makes a text safe to open in a spreadsheet: one that begins like a formula gets an apostrophe (OWASP, CSV
-// injection). Telephone numbers in E.164 form must not pass through it; they are no formulas and would be damaged.
-func Cell(s string) string {
-	if s == "" {
-		return s
-	}
-	switch r := []rune(s)[0]; r {
-	case '=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠':
-		return "'" + s
-	}
-	return s
 }
 
 // holds serves GET /v1/holds, the review queue.

@@ -1,20 +1,19 @@
 package main
 
 import (
-	"bufio"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/url"
 	"os/user"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/heed-sms/heed/connector"
+	"github.com/heed-sms/heed/connector/export"
 )
 
 // whoami is the name under which a change at the command line is recorded.
@@ -113,17 +112,15 @@ func optOutsCommand(std stdio, o *options) *cobra.Command {
 was sent to the number, if it was sent within campaigns.window before.`,
 		Example: "  heed optouts list\n  heed optouts list --json | jq -r 'select(.state == \"held\").number'",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if asJSON {
+				return export.Write(std.Out, export.JSON, optOuts(c, std, o))
+			}
 			rows := [][]string{{"NUMBER", "STATE", "SINCE", "SOURCE", "KEYWORD", "CAMPAIGN"}}
-			err := eachOptOut(c, std, o, func(out connector.OptOut, line []byte) error {
-				if asJSON {
-					_, err := std.Out.Write(append(line, '\n'))
+			for r, err := range optOuts(c, std, o) {
+				if err != nil {
 					return err
 				}
-				rows = append(rows, []string{out.Number.String(), out.State.String(), out.Since.Format(time.RFC3339), string(out.Source), out.Keyword, out.Campaign})
-				return nil
-			})
-			if err != nil || asJSON {
-				return err
+				rows = append(rows, []string{r.Number.String(), r.State.String(), r.Since.Format(time.RFC3339), string(r.Source), r.Keyword, r.Campaign})
 			}
 			return printRows(std.Out, rows)
 		},
@@ -134,13 +131,7 @@ was sent to the number, if it was sent within campaigns.window before.`,
 		Short:   "Write the list as CSV to standard output",
 		Example: "  heed optouts export > optouts.csv",
 		RunE: func(c *cobra.Command, _ []string) error {
-			w := csv.NewWriter(std.Out)
-			_ = w.Write([]string{"number", "state", "source", "keyword", "since", "campaign"})
-			err := eachOptOut(c, std, o, func(out connector.OptOut, _ []byte) error {
-				return w.Write([]string{out.Number.String(), out.State.String(), connector.Cell(string(out.Source)), connector.Cell(out.Keyword), out.Since.Format(time.RFC3339), connector.Cell(out.Campaign)})
-			})
-			w.Flush()
-			return errors.Join(err, w.Error())
+			return export.Write(std.Out, export.CSV, optOuts(c, std, o))
 		},
 	}
 	var why string
@@ -171,34 +162,37 @@ else: only START from that number lifts it.`,
 	return c
 }
 
-// eachOptOut goes through the list, line by line as it comes.
-func eachOptOut(c *cobra.Command, std stdio, o *options, fn func(connector.OptOut, []byte) error) (err error) {
-	client, err := o.control(c.Context(), std)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, client.close()) }()
-	resp, err := client.do(c.Context(), "GET", "/optouts", nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	r := bufio.NewReader(resp.Body)
-	for {
-		line, err := r.ReadString('\n')
-		if err == io.EOF && line == "" {
-			return nil
-		}
+// optOuts yields the list as the daemon writes it, row by row.
+func optOuts(c *cobra.Command, std stdio, o *options) iter.Seq2[export.Row, error] {
+	return func(yield func(export.Row, error) bool) {
+		client, err := o.control(c.Context(), std)
 		if err != nil {
-			return fmt.Errorf("the list ended early: %w", err)
+			yield(export.Row{}, err)
+			return
 		}
-		line = strings.TrimSuffix(line, "\n")
-		var out connector.OptOut
-		if err := json.Unmarshal([]byte(line), &out); err != nil {
-			return err
+		more := true
+		defer func() {
+			if err := client.close(); err != nil && more {
+				yield(export.Row{}, err)
+			}
+		}()
+		resp, err := client.do(c.Context(), "GET", "/optouts", nil)
+		if err != nil {
+			more = false
+			yield(export.Row{}, err)
+			return
 		}
-		if err := fn(out, []byte(line)); err != nil {
-			return err
+		defer resp.Body.Close()
+		for dec := json.NewDecoder(resp.Body); more; {
+			var r export.Row
+			err := dec.Decode(&r)
+			if err == io.EOF {
+				return
+			}
+			if err != nil {
+				err = fmt.Errorf("the list ended early: %w", err)
+			}
+			more = yield(r, err) && err == nil
 		}
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/heed-sms/heed/config"
-	"github.com/heed-sms/heed/connector"
 	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/export"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/ledger/local"
 	"github.com/heed-sms/heed/crm/salesforce"
@@ -150,21 +150,10 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 	})
 	mux.HandleFunc("GET /optouts", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/x-ndjson")
-		enc := json.NewEncoder(w)
-		for n, err := range h.ledger.Numbers(r.Context(), phone.Number{}) {
-			if err != nil {
-				h.log.Error("list of opt-outs ended early", "error", err)
-				panic(http.ErrAbortHandler)
-			}
-			o, ok := connector.AsOptOut(n)
-			if !ok {
-				continue
-			}
-			if o, err = connector.Attribute(r.Context(), h.ledger, o, h.cfg.Campaigns.Window); err != nil {
-				h.log.Error("list of opt-outs ended early", "error", err)
-				panic(http.ErrAbortHandler)
-			}
-			_ = enc.Encode(o)
+		q := ledger.Query{States: []consent.State{consent.OptedOut, consent.Held}, Window: h.cfg.Campaigns.Window}
+		if err := export.Write(w, export.JSON, export.Rows(r.Context(), h.ledger, q, phone.Number{})); err != nil {
+			h.log.Error("list of opt-outs ended early", "error", err)
+			panic(http.ErrAbortHandler)
 		}
 	})
 	mux.HandleFunc("POST /decisions", func(w http.ResponseWriter, r *http.Request) {

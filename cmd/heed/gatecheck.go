@@ -11,11 +11,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/export"
 	"github.com/heed-sms/heed/sync/reconcile"
 )
 
@@ -36,8 +36,9 @@ func gateCheckCommand(std stdio, o *options) *cobra.Command {
 and in order, and the others to FILE.blocked.csv (FILE without its .csv) with two more columns, decision and reason.
 FILE may be - for standard input; say then with --blocked where the others go. Nothing is sent or recorded.
 
-The number is in the column that --column names, else in the first one called phone, mobile, number or to, else in the
-first whose name contains phone or mobile, then number, else in the first column; the summary tells which. Numbers may be
+The number is in the column that --column names, else in the first one called phone, mobile, number, to, tel, cell,
+msisdn or e164, else in the first whose name contains phone or mobile, then number, else in the first column; the summary
+tells which. Numbers may be
 spelled in any way, as in sends. Rows that are not as wide as the header, or whose quotes are wrong, are reported with
 their line and blocked with the reason invalid_row. Blank lines are left out.
 
@@ -215,9 +216,8 @@ const invalidRow consent.Reason = "invalid_row"
 const (
 	checkRows  = 1000    // in a question to the gate
 	checkBytes = 1 << 20 // of rows kept until they are answered
-	maxRow     = 1 << 20 // bytes: longer ones come from a quote that is not closed
 	// maxAsk is what a question can come to: the last row may begin below checkBytes, and JSON writes a byte with up to six.
-	maxAsk = 6*(checkBytes+maxRow) + 8*checkRows
+	maxAsk = 6*(checkBytes+export.MaxRow) + 8*checkRows
 )
 
 // csvFilter splits a CSV stream in two by what the gate says of one column. It holds one batch in memory at a time.
@@ -261,29 +261,26 @@ func (s checkSummary) print(w io.Writer, blockedPath string) {
 // run filters in. An error leaves both outputs incomplete.
 func (f csvFilter) run(ctx context.Context, in io.Reader, allowed, blocked io.Writer) (sum checkSummary, err error) {
 	sum.Blocked = map[consent.Reason]int{}
-	r := &rowReader{r: bufio.NewReaderSize(in, 64<<10)}
-	bom, err := r.bom()
+	r := export.NewRowReader(in)
+	bom, err := r.BOM()
 	if err != nil {
 		return sum, err
 	}
-	head, err := r.next()
+	head, err := r.Next()
 	switch {
 	case err == io.EOF:
 		return sum, errors.New("is empty: there is no header")
 	case err != nil:
 		return sum, err
-	case head.flaw != "":
-		return sum, fmt.Errorf("line %d, the header: %s", head.line, head.flaw)
+	case head.Flaw != "":
+		return sum, fmt.Errorf("line %d, the header: %s", head.Line, head.Flaw)
 	}
 	// The header decides how a line ends where the last row has no end of its own.
-	newline := string(head.end)
+	newline := string(head.End)
 	if newline == "" {
 		newline = "\n"
 	}
-	names := make([]string, len(head.cells))
-	for i := range names {
-		names[i] = head.cell(i)
-	}
+	names := head.Cells()
 	// First of all, since names are shown and numbers are not.
 	answers, err := f.ask(ctx, names)
 	if err != nil {
@@ -291,40 +288,40 @@ func (f csvFilter) run(ctx context.Context, in io.Reader, allowed, blocked io.Wr
 	}
 	for i, a := range answers {
 		if a.Reason != consent.InvalidNumber {
-			return sum, fmt.Errorf("line %d, the header, has a telephone number in column %d: put a line with the columns' names above it", head.line, i+1)
+			return sum, fmt.Errorf("line %d, the header, has a telephone number in column %d: put a line with the columns' names above it", head.Line, i+1)
 		}
 	}
-	at, err := findColumn(names, f.Column)
+	at, _, err := export.FindColumn(names, f.Column)
 	if err != nil {
-		return sum, err
+		return sum, usageError{fmt.Errorf("--%w", err)}
 	}
 	sum.Column = names[at]
 	out := batch{filter: f, sum: &sum, newline: newline, allowed: bufio.NewWriterSize(allowed, 64<<10), blocked: bufio.NewWriterSize(blocked, 64<<10)}
-	_, _ = out.allowed.WriteString(bom + string(head.raw) + newline)
-	_, _ = out.blocked.WriteString(bom + string(head.raw) + ",decision,reason" + newline)
+	_, _ = out.allowed.WriteString(bom + string(head.Raw) + newline)
+	_, _ = out.blocked.WriteString(bom + string(head.Raw) + ",decision,reason" + newline)
 	for {
-		row, err := r.next()
+		row, err := r.Next()
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
 			return sum, err
 		}
-		if n := len(row.cells); row.flaw == "" && n != len(names) {
-			row.flaw = fmt.Sprintf("%d columns, but the header has %d", n, len(names))
+		if n := row.Len(); row.Flaw == "" && n != len(names) {
+			row.Flaw = fmt.Sprintf("%d columns, but the header has %d", n, len(names))
 		}
 		out.add(row, at, len(names))
 		if len(out.rows) == checkRows || len(out.bytes) >= checkBytes {
 			if err := out.flush(ctx); err != nil {
 				return sum, err
 			}
-			f.Progress(r.bytes)
+			f.Progress(r.Bytes())
 		}
 	}
 	if err := out.flush(ctx); err != nil {
 		return sum, err
 	}
-	f.Progress(r.bytes)
+	f.Progress(r.Bytes())
 	return sum, errors.Join(out.allowed.Flush(), out.blocked.Flush())
 }
 
@@ -354,23 +351,23 @@ type pending struct {
 	valid    bool
 }
 
-func (b *batch) add(r csvRow, column, width int) {
-	p := pending{valid: r.flaw == ""}
+func (b *batch) add(r export.CSVRow, column, width int) {
+	p := pending{valid: r.Flaw == ""}
 	switch {
 	case p.valid:
-		b.bytes = append(b.bytes, r.raw...)
-		b.numbers = append(b.numbers, r.cell(column))
-	case r.unquoted: // nothing could be put behind it: it becomes one cell
+		b.bytes = append(b.bytes, r.Raw...)
+		b.numbers = append(b.numbers, r.Cell(column))
+	case r.Unquoted: // nothing could be put behind it: it becomes one cell
 		b.bytes = append(b.bytes, '"')
-		b.bytes = append(b.bytes, bytes.ReplaceAll(r.raw, []byte(`"`), []byte(`""`))...)
+		b.bytes = append(b.bytes, bytes.ReplaceAll(r.Raw, []byte(`"`), []byte(`""`))...)
 		b.bytes = append(b.bytes, '"')
 		b.bytes = append(b.bytes, strings.Repeat(",", width-1)...)
 	default: // so that decision and reason stand in their columns
-		b.bytes = append(b.bytes, r.raw...)
-		b.bytes = append(b.bytes, strings.Repeat(",", max(0, width-len(r.cells)))...)
+		b.bytes = append(b.bytes, r.Raw...)
+		b.bytes = append(b.bytes, strings.Repeat(",", max(0, width-r.Len()))...)
 	}
 	p.raw = len(b.bytes)
-	end := r.end
+	end := r.End
 	if len(end) == 0 {
 		end = []byte(b.newline)
 	}
@@ -378,7 +375,7 @@ func (b *batch) add(r csvRow, column, width int) {
 	p.end = len(b.bytes)
 	b.rows = append(b.rows, p)
 	if !p.valid && len(b.sum.Invalid) < maxInvalid {
-		b.sum.Invalid = append(b.sum.Invalid, fmt.Sprintf("line %d: invalid row: %s", r.line, r.flaw))
+		b.sum.Invalid = append(b.sum.Invalid, fmt.Sprintf("line %d: invalid row: %s", r.Line, r.Flaw))
 	}
 }
 
@@ -421,170 +418,4 @@ func (b *batch) flush(ctx context.Context) error {
 	clear(b.numbers)
 	b.bytes, b.rows, b.numbers = b.bytes[:0], b.rows[:0], b.numbers[:0]
 	return nil
-}
-
-// findColumn returns the column with the numbers.
-func findColumn(names []string, want string) (int, error) {
-	clean := make([]string, len(names))
-	for i, n := range names {
-		clean[i] = strings.ToLower(strings.TrimSpace(n))
-	}
-	if want != "" {
-		want = strings.ToLower(strings.TrimSpace(want))
-		at := slices.Index(clean, want)
-		switch {
-		case at < 0:
-			return 0, usageError{fmt.Errorf("--column: there is no such column; the header has %q", names)}
-		case slices.Contains(clean[at+1:], want):
-			return 0, usageError{errors.New("--column: two columns have this name; rename one")}
-		}
-		return at, nil
-	}
-	contains := func(words ...string) func(string) bool {
-		return func(name string) bool {
-			return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(name, w) })
-		}
-	}
-	for _, fits := range []func(string) bool{
-		func(name string) bool { return slices.Contains([]string{"phone", "mobile", "number", "to"}, name) },
-		contains("phone", "mobile"),
-		contains("number"),
-		// "to" as a word: customer and total have it too.
-		func(name string) bool {
-			return slices.Contains(strings.FieldsFunc(name, func(r rune) bool { return !unicode.IsLetter(r) }), "to")
-		},
-	} {
-		if at := slices.IndexFunc(clean, fits); at >= 0 {
-			return at, nil
-		}
-	}
-	return 0, nil
-}
-
-// rowReader splits CSV (RFC 4180) into rows without changing a byte. encoding/csv would not do: it turns CR LF within
-// quotes into LF, so that rows could not be passed on as they came.
-type rowReader struct {
-	r     *bufio.Reader
-	bytes int64 // read
-	lines int   // read
-	buf   []byte
-	cells []span
-}
-
-type span struct{ from, to int }
-
-// csvRow is one row. It is valid until the next one is read.
-type csvRow struct {
-	raw, end []byte // its text, and what ended its line
-	cells    []span // in raw, quotes included
-	line     int    // where it begins, from 1
-	flaw     string // why it is no row, "" if it is one
-	unquoted bool   // its quotes are wrong: its text cannot stand in a CSV file
-}
-
-// cell returns the value of a cell of a row without a flaw.
-func (r csvRow) cell(i int) string {
-	c := r.raw[r.cells[i].from:r.cells[i].to]
-	if len(c) > 1 && c[0] == '"' {
-		return strings.ReplaceAll(string(c[1:len(c)-1]), `""`, `"`)
-	}
-	return string(c)
-}
-
-// bom takes the byte order mark off the beginning, and returns it.
-func (r *rowReader) bom() (string, error) {
-	const utf8 = "\uFEFF"
-	b, _ := r.r.Peek(len(utf8))
-	switch {
-	case string(b) == utf8:
-		_, err := r.r.Discard(len(utf8))
-		return utf8, err
-	case bytes.HasPrefix(b, []byte("\xFF\xFE")), bytes.HasPrefix(b, []byte("\xFE\xFF")):
-		return "", errors.New("is UTF-16: save it as CSV UTF-8")
-	}
-	return "", nil
-}
-
-// next returns the next row that is not blank, or io.EOF.
-func (r *rowReader) next() (csvRow, error) {
-	const (
-		start  = iota // of a cell
-		plain         // in a cell without quotes
-		quoted        // in one with
-		closed        // behind a quote in one with
-	)
-	const misplaced = "a quote is not where it belongs"
-	for {
-		row := csvRow{line: r.lines + 1}
-		r.buf, r.cells = r.buf[:0], r.cells[:0]
-		state, from, cr, ended := start, 0, false, false
-		for pos := 0; !ended; {
-			chunk, err := r.r.ReadSlice('\n')
-			r.buf, r.bytes = append(r.buf, chunk...), r.bytes+int64(len(chunk))
-			if len(r.buf) > maxRow {
-				return row, fmt.Errorf("line %d: the row is longer than %d bytes; is a quote not closed?", row.line, maxRow)
-			}
-			for ; pos < len(r.buf); pos++ {
-				c := r.buf[pos]
-				if cr && c != '\n' { // other programs would begin a new row there
-					row.flaw, row.unquoted = "a carriage return without a line feed", true
-				}
-				cr = false
-				switch {
-				case c == '\n':
-					r.lines++
-				case state == quoted && c == '"':
-					state = closed
-					continue
-				}
-				if state == quoted {
-					continue
-				}
-				switch {
-				case c == '\n':
-					ended = true
-				case c == ',':
-					r.cells = append(r.cells, span{from, pos})
-					state, from = start, pos+1
-				case c == '\r':
-					cr = true
-				case c == '"' && (state == start || state == closed):
-					state = quoted
-				case state == closed:
-					row.flaw, row.unquoted = misplaced, true
-					state = plain
-				case state == start:
-					state = plain
-				}
-			}
-			if err == io.EOF {
-				if len(r.buf) == 0 {
-					return row, io.EOF
-				}
-				if !bytes.HasSuffix(r.buf, []byte{'\n'}) {
-					r.lines++
-				}
-				if state == quoted {
-					row.flaw, row.unquoted = "a quote is not closed", true
-				} else if cr {
-					row.flaw, row.unquoted = "a carriage return without a line feed", true
-				}
-				break
-			}
-			if err != nil && err != bufio.ErrBufferFull {
-				return row, err
-			}
-		}
-		row.raw = r.buf
-		if ended {
-			row.raw = bytes.TrimSuffix(row.raw[:len(row.raw)-1], []byte{'\r'})
-			row.end = r.buf[len(row.raw):]
-		}
-		if len(row.raw) == 0 {
-			continue // a blank line
-		}
-		row.cells = append(r.cells, span{from, len(row.raw)})
-		r.cells = row.cells
-		return row, nil
-	}
 }

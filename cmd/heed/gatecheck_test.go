@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/export"
 )
 
 // gateOf answers as the gate does: block who has opted out, hold what waits, and refuse what is no number.
@@ -83,7 +84,7 @@ func TestAFileThatCannotBeFilteredIsRefused(t *testing.T) {
 		"no header":                   {"Ada,+12065550142\nBob,-2\n", "", "line 1, the header, has a telephone number in column 2"},
 		"line ends of old Macs":       {"phone\r+1\r-2\r", "", "carriage return"},
 		"a header that is not closed": {"\"phone\n+1\n", "", "a quote is not closed"},
-		"an endless row":              {"a,phone\n+1,+1\n\"" + strings.Repeat("+1\n", maxRow), "", "line 3: the row is longer"},
+		"an endless row":              {"a,phone\n+1,+1\n\"" + strings.Repeat("+1\n", export.MaxRow), "", "line 3: the row is longer"},
 		"no such column":              {"a,phone\n", "fax", `["a" "phone"]`},
 		"a column twice":              {"a, A\n", "a", "two columns"},
 	} {
@@ -103,11 +104,11 @@ func TestTheColumnIsFoundByItsName(t *testing.T) {
 		"name,phone": 1, "Customer,Total,Mobile": 2, "order number,phone": 1, "id,Account Number": 1, "Customer,Send To": 1, "City,Photo": 0,
 		"id,TO,phone number": 1, "id, Phone ": 1, "a,b,c": 0, "number,mobile phone": 0, "telephone": 0, "id,MobilePhone,Phone": 2,
 	} {
-		if got, err := findColumn(strings.Split(header, ","), ""); err != nil || got != want {
+		if got, _, err := export.FindColumn(strings.Split(header, ","), ""); err != nil || got != want {
 			t.Errorf("%s: column %d, want %d (%v)", header, got, want, err)
 		}
 	}
-	if got, err := findColumn([]string{"phone", "Work Fax "}, "work fax"); err != nil || got != 1 {
+	if got, _, err := export.FindColumn([]string{"phone", "Work Fax "}, "work fax"); err != nil || got != 1 {
 		t.Error(got, err)
 	}
 }

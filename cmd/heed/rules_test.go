@@ -37,8 +37,8 @@ var mayImport = map[string][]string{
 	"connector/ledger/journal":      {},
 	"connector/ledger/local":        {"connector/ledger", "connector/ledger/journal", "connector/consent", "crm", "sms/phone"},
 	"connector/ledger/ledgertest":   {"connector/ledger", "connector/consent", "connector/reply", "crm", "sms/phone"},
-	"connector":                     {"connector/confirm", "connector/consent", "connector/ledger", "connector/openapi", "connector/reply", "crm", "sms", "sms/phone"},
-	"sync/reconcile":                {"connector/consent", "connector/ledger", "connector/reply", "crm", "sms", "sms/phone"},
+	"connector":                     {"connector/confirm", "connector/consent", "connector/export", "connector/ledger", "connector/openapi", "connector/reply", "crm", "sms", "sms/phone"},
+	"sync/reconcile":                {"connector/consent", "connector/export", "connector/ledger", "connector/reply", "crm", "sms", "sms/phone"},
 	"sync/schedule":                 {},
 	"connector/confirm":             {"connector/reply", "sms/phone"},
 	"crm/salesforce/outbound":       {},
@@ -60,6 +60,7 @@ var onlyIn = map[string][]string{
 	"github.com/robfig/cron/v3":              {"sync/schedule", "config", "cmd/heed"},
 	"github.com/prometheus/client_golang/":   {"connector"},
 	"github.com/spf13/cobra":                 {"cmd/heed"},
+	"github.com/xuri/excelize/v2":            {"connector/export"},
 	"testing":                                {"sms/smstest", "crm/crmtest", "connector/ledger/ledgertest"},
 }
 

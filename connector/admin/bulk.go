@@ -1,9 +1,7 @@
 package admin
 
 import (
-	"bufio"
 	"context"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/heed-sms/heed/connector"
 	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/export"
 	"github.com/heed-sms/heed/sms/phone"
 )
 
@@ -24,7 +23,7 @@ const (
 	maxUpload  = 2 << 20 // bytes
 	maxNumbers = 20_000
 	bulkTime   = 10 * time.Minute
-	maxShown   = 20 // numbers, and rows with a problem, that the preview lists
+	maxShown   = 20 // numbers that the preview lists
 )
 
 // preview is what an upload would do.
@@ -62,17 +61,16 @@ func (h *Handler) bulkUpload(w http.ResponseWriter, r *http.Request) error {
 		}
 		return invalid("The file could not be read.")
 	}
-	text := r.FormValue("numbers")
-	if f, _, err := r.FormFile("file"); err == nil {
-		b, err := io.ReadAll(f)
-		_ = f.Close()
-		if err != nil {
-			return invalid("The file could not be read.")
+	list := io.Reader(strings.NewReader(r.FormValue("numbers")))
+	if f, info, err := r.FormFile("file"); err == nil && info.Size > 0 {
+		defer f.Close()
+		if strings.TrimSpace(r.FormValue("numbers")) != "" {
+			return invalid("There is a file and there are numbers. Give one of them.")
 		}
-		text += "\n" + string(b)
+		list = f
 	}
 	p := preview{Undo: r.FormValue("action") == "undo"}
-	if err := h.read(r.Context(), &p, text); err != nil {
+	if err := h.read(r.Context(), &p, list); err != nil {
 		return err
 	}
 	if p.Rows == 0 {
@@ -83,19 +81,16 @@ func (h *Handler) bulkUpload(w http.ResponseWriter, r *http.Request) error {
 		lines[i] = n.String()
 	}
 	p.Numbers = strings.Join(lines, "\n")
-	for i, n := range p.Change {
-		records := 0
+	for _, n := range p.Change[:min(maxShown, len(p.Change))] {
+		x := sampleRow{Number: n, Now: h.Ledger.State(n)}
 		for _, c := range h.CRMs {
 			known, err := h.Ledger.Mirror(c.Name).ByNumber(r.Context(), n)
 			if err != nil {
 				return err
 			}
-			records += len(known)
+			x.Records += len(known)
 		}
-		p.Records += records
-		if i < maxShown {
-			p.Sample = append(p.Sample, sampleRow{n, h.Ledger.State(n), records})
-		}
+		p.Sample = append(p.Sample, x)
 	}
 	return h.show(w, r, http.StatusOK, "bulkpreview", "Bulk opt-out: preview", p)
 }
@@ -106,98 +101,22 @@ func (p preview) BadCount() int { return len(p.Bad) + p.BadMore }
 // More is how many numbers the sample leaves out.
 func (p preview) More() int { return len(p.Change) - len(p.Sample) }
 
-// read finds the numbers in a list: one a line, or a CSV with the numbers in a column called number or phone, or else in
-// the first column.
-func (h *Handler) read(ctx context.Context, p *preview, text string) error {
-	text = strings.TrimPrefix(strings.TrimSpace(text), "\ufeff")
-	line, _, _ := strings.Cut(text, "\n")
-	table := csv.NewReader(bufio.NewReader(strings.NewReader(text)))
-	table.FieldsPerRecord, table.LazyQuotes, table.TrimLeadingSpace = -1, true, true
-	for _, d := range []rune{';', '\t'} {
-		if strings.ContainsRune(line, d) && !strings.ContainsRune(line, ',') {
-			table.Comma = d
-		}
-	}
-	column := 0
-	seen := map[phone.Number]bool{}
-	for n := 1; ; n++ {
-		rec, err := table.Read()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return invalid(fmt.Sprintf("Row %d is no CSV.", n))
-		}
-		if n == 1 {
-			if i, header := headerColumn(rec); header {
-				column = i
-				continue
-			}
-		}
-		if column >= len(rec) || strings.TrimSpace(rec[column]) == "" {
-			continue
-		}
-		if p.Rows++; p.Rows > maxNumbers {
-			return invalid(fmt.Sprintf("There are more than %d numbers. Split the list, or use heed optouts at the command line.", maxNumbers))
-		}
-		cell := strings.TrimPrefix(strings.TrimSpace(rec[column]), "'") // a spreadsheet's guard against formulas
-		num, err := phone.Parse(cell, h.Region)
-		switch {
-		case err != nil:
-			if len(p.Bad) < maxShown {
-				p.Bad = append(p.Bad, fmt.Sprintf("row %d: %.40q%s", n, cell, hint(cell)))
-			} else {
-				p.BadMore++
-			}
-		case seen[num]:
-			p.Duplicate++
-		default:
-			seen[num] = true
-			if err := h.plan(ctx, p, num); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// hint explains what spreadsheets do to numbers.
-func hint(cell string) string {
-	if _, err := strconv.ParseFloat(cell, 64); err == nil && strings.ContainsAny(cell, "eE") {
-		return " – a spreadsheet has rounded it; format the column as text and export again"
-	}
-	return ""
-}
-
-func headerColumn(rec []string) (column int, header bool) {
-	for i, c := range rec {
-		switch strings.ToLower(strings.TrimSpace(c)) {
-		case "number", "phone", "phone number", "mobile", "mobilephone", "mobile phone", "e164", "msisdn", "to":
-			return i, true
-		}
-	}
-	// A first row without a digit is a heading all the same.
-	return 0, !strings.ContainsAny(strings.Join(rec, ""), "0123456789")
-}
-
-func (h *Handler) plan(ctx context.Context, p *preview, n phone.Number) error {
-	out := h.Ledger.State(n) == consent.OptedOut
+// read says what a list would do.
+func (h *Handler) read(ctx context.Context, p *preview, list io.Reader) error {
+	b, err := h.changes().Plan(ctx, list, "", p.Undo, maxNumbers)
 	switch {
-	case !p.Undo && out, p.Undo && !out:
-		p.Already++
-	case p.Undo:
-		known, err := h.Ledger.Number(ctx, n)
-		if err != nil {
-			return err
-		}
-		if known.Facts.Stopped() {
-			p.Refused++
-		} else {
-			p.Change = append(p.Change, n)
-		}
-	default:
-		p.Change = append(p.Change, n)
+	case errors.Is(err, connector.ErrTooMany):
+		return invalid(fmt.Sprintf("There are more than %d numbers. Split the list, or use heed optouts import at the command line.", maxNumbers))
+	case errors.Is(err, export.ErrList):
+		return invalid(err.Error())
 	}
-	return nil
+	p.Rows, p.Change, p.Already, p.Refused, p.Duplicate = b.Rows, b.Change, b.Already, b.Refused, b.Duplicates
+	p.Bad, p.BadMore, p.Records = b.Problems, b.Unreadable-len(b.Problems), b.Records
+	return err
+}
+
+func (h *Handler) changes() *connector.Bulk {
+	return &connector.Bulk{Ledger: h.Ledger, CRMs: h.CRMs, Region: h.Region, Now: h.Now}
 }
 
 // applied is what was done.
@@ -230,31 +149,18 @@ func (h *Handler) bulkApply(w http.ResponseWriter, r *http.Request) error {
 	case why == "" || len(why) > 500:
 		return invalid("Say why, in at most 500 characters: it is kept with your name.")
 	}
-	what := "bulk_opt_out"
-	state := consent.OptedOut
-	if undo {
-		what, state = "bulk_undo", consent.OptedIn
-	}
-	if err := h.People.Act(r.Context(), what, fmt.Sprintf("%d numbers", len(numbers)), why); err != nil {
-		return err
-	}
 	_ = http.NewResponseController(w).SetWriteDeadline(h.Now().Add(bulkTime))
-	done := applied{Undo: undo}
-	lines := []string{}
-	for _, n := range numbers {
-		err := h.Consents.Set(r.Context(), n, state, consent.Admin, who(r.Context()), why)
-		switch {
-		case err == nil:
-			done.Done = append(done.Done, n)
-			lines = append(lines, n.String())
-		case errors.Is(err, connector.ErrSticky), errors.Is(err, connector.ErrHeld):
-			done.Failed++
-		default: // what was done stands; the page says how far it came
-			h.Log.Error("bulk change ended early", "done", len(done.Done), "of", len(numbers), "error", err)
-			done.Failed = len(numbers) - len(done.Done)
-			done.Numbers = strings.Join(lines, "\n")
-			return h.show(w, r, http.StatusInternalServerError, "bulkdone", "Bulk opt-out: interrupted", done)
-		}
+	out, err := h.changes().Apply(r.Context(), numbers, undo, connector.By{Who: who(r.Context()), Via: "page", Why: why}, func(int) {})
+	done := applied{Undo: undo, Done: out.Changed, Failed: out.Refused}
+	lines := make([]string, len(done.Done))
+	for i, n := range done.Done {
+		lines[i] = n.String()
+	}
+	if err != nil { // what was done stands; the page says how far it came
+		h.Log.Error("bulk change ended early", "done", len(done.Done), "of", len(numbers), "error", err)
+		done.Failed = len(numbers) - len(done.Done) - out.Already
+		done.Numbers = strings.Join(lines, "\n")
+		return h.show(w, r, http.StatusInternalServerError, "bulkdone", "Bulk opt-out: interrupted", done)
 	}
 	done.Numbers = strings.Join(lines, "\n")
 	return h.show(w, r, http.StatusOK, "bulkdone", "Bulk opt-out: done", done)

@@ -3,8 +3,6 @@ package admin
 import (
 	"cmp"
 	"context"
-	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"html/template"
@@ -15,10 +13,10 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/heed-sms/heed/connector"
 	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/export"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/crm"
 	"github.com/heed-sms/heed/sms/phone"
@@ -108,75 +106,28 @@ func (x *heard) last(ctx context.Context, l ledger.Ledger, head uint64) (at time
 	return x.at, x.from, nil
 }
 
-// filter is what the list of numbers is narrowed to.
-type filter struct {
-	State, Source, Ends, From, To, Campaign string
-	Record                                  bool // Ends is the id of a record
-	query                                   ledger.Query
-}
-
-var digits = regexp.MustCompile(`^[0-9]{0,15}$`)
+var digits = regexp.MustCompile(`^[0-9]{1,15}$`)
 
 // recordID is a record's id as people paste it.
 var recordID = regexp.MustCompile(`^[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?$`)
 
-func (h *Handler) filter(q url.Values) (filter, error) {
-	f := filter{State: q.Get("state"), Source: q.Get("source"), From: q.Get("from"), To: q.Get("to"), Campaign: strings.TrimSpace(q.Get("campaign"))}
-	f.Ends = strings.Map(func(r rune) rune {
-		if unicode.IsSpace(r) || strings.ContainsRune("()-.+", r) {
-			return -1
-		}
-		return r
-	}, q.Get("ends"))
-	f.query = ledger.Query{Campaign: f.Campaign, Window: h.Window, After: q.Get("after")}
-	switch {
-	case digits.MatchString(f.Ends):
-		f.query.Ends = f.Ends
-	case recordID.MatchString(f.Ends):
-		f.Record = true
-	default:
-		return f, invalid("Enter the last digits of a number, or the id of a CRM record.")
-	}
-	switch f.State {
-	case "":
-		f.query.States = []consent.State{consent.OptedOut, consent.Held}
-	case "all":
-	default:
-		var s consent.State
-		if _ = s.UnmarshalText([]byte(f.State)); s.String() != f.State {
-			return f, invalid("There is no such state.")
-		}
-		f.query.States = []consent.State{s}
-	}
-	if f.Source != "" {
-		f.query.Sources = []consent.Source{consent.Source(f.Source)}
-	}
-	for _, d := range []struct {
-		in   string
-		at   *time.Time
-		days int
-	}{{f.From, &f.query.Since, 0}, {f.To, &f.query.Until, 1}} {
-		if d.in == "" {
-			continue
-		}
-		t, err := time.ParseInLocation(time.DateOnly, d.in, h.Zone)
-		if err != nil {
-			return f, invalid("A date is written as 2026-11-30.")
-		}
-		*d.at = t.AddDate(0, 0, d.days)
-	}
-	return f, nil
-}
+// isRecord reports whether somebody means a record, and no number.
+func isRecord(s string) bool { return recordID.MatchString(s) && !digits.MatchString(s) }
 
-// values is the filter as the query of an address.
-func (f filter) values() url.Values {
-	v := url.Values{}
-	for name, x := range map[string]string{"state": f.State, "source": f.Source, "ends": f.Ends, "from": f.From, "to": f.To, "campaign": f.Campaign} {
-		if x != "" {
-			v.Set(name, x)
-		}
+// query reads what the list of numbers is narrowed to. The id of a record stands in the place of the last digits; the
+// query knows nothing of it.
+func (h *Handler) query(v url.Values) (export.Filter, ledger.Query, error) {
+	f := export.ReadFilter(v)
+	known := f
+	if isRecord(f.Ends) {
+		known.Ends = ""
 	}
-	return v
+	q, err := known.Query(h.Zone, h.Window)
+	if bad := (*export.FilterError)(nil); errors.As(err, &bad) {
+		err = invalid(bad.Text)
+	}
+	q.After = v.Get("after")
+	return f, q, err
 }
 
 // row is a number in the list.
@@ -188,19 +139,14 @@ type row struct {
 }
 
 func (h *Handler) row(ctx context.Context, n ledger.Number) (row, error) {
-	x := row{Number: n, State: n.Facts.State(), Since: n.At()}
-	o, err := h.Ledger.LastOptOut(ctx, n.Number)
-	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
-		return x, err
-	}
-	x.Campaign = o.Campaign(h.Window)
-	return x, nil
+	r, err := export.RowOf(ctx, h.Ledger, n, h.Window)
+	return row{n, r.State, r.Since, r.Campaign}, err
 }
 
 // find returns a page of what a filter selects. The numbers of a record are all listed, whatever their state.
-func (h *Handler) find(ctx context.Context, f filter) (found ledger.Found, err error) {
-	if !f.Record {
-		return h.Ledger.Find(ctx, f.query)
+func (h *Handler) find(ctx context.Context, f export.Filter, q ledger.Query) (found ledger.Found, err error) {
+	if !isRecord(f.Ends) {
+		return h.Ledger.Find(ctx, q)
 	}
 	numbers, err := h.numbersOf(ctx, f.Ends)
 	if err != nil {
@@ -220,28 +166,30 @@ func (h *Handler) find(ctx context.Context, f filter) (found ledger.Found, err e
 
 // optOuts is the list of numbers, newest first.
 func (h *Handler) optOuts(w http.ResponseWriter, r *http.Request) error {
-	f, err := h.filter(r.URL.Query())
+	f, q, err := h.query(r.URL.Query())
 	if err != nil {
 		return err
 	}
-	found, err := h.find(r.Context(), f)
+	found, err := h.find(r.Context(), f, q)
 	if err != nil {
 		return err
 	}
 	data := struct {
-		Filter  filter
+		Filter  export.Filter
 		Rows    []row
 		Total   int
 		Next    template.URL // the next page, as the query of an address
 		First   bool         // this is the first page
 		Export  template.URL // the filter, as the query of an address
 		Any     bool         // something is filtered
+		Record  bool         // these are the numbers of a record
 		Sources []consent.Source
 		States  []string
 		Window  string
-	}{Filter: f, Total: found.Total, Export: template.URL(f.values().Encode()), Window: duration(h.Window), First: f.query.After == "", Any: len(f.values()) > 0,
-		Sources: []consent.Source{consent.Recipient, consent.Provider, consent.CRM, consent.Admin, consent.API, consent.Deadline},
-		States:  []string{"opted_out", "held", "opted_in", "pending"}}
+	}{Filter: f, Total: found.Total, Export: template.URL(f.Values().Encode()), Sources: export.Sources, Window: duration(h.Window), First: q.After == "", Any: len(f.Values()) > 0, Record: isRecord(f.Ends)}
+	for _, s := range export.States {
+		data.States = append(data.States, s.String())
+	}
 	for _, n := range found.Rows {
 		x, err := h.row(r.Context(), n)
 		if err != nil {
@@ -250,7 +198,7 @@ func (h *Handler) optOuts(w http.ResponseWriter, r *http.Request) error {
 		data.Rows = append(data.Rows, x)
 	}
 	if found.Next != "" {
-		v := f.values()
+		v := f.Values()
 		v.Set("after", found.Next)
 		data.Next = template.URL(v.Encode())
 	}
@@ -259,65 +207,39 @@ func (h *Handler) optOuts(w http.ResponseWriter, r *http.Request) error {
 
 // export streams everything that the filter selects, and says in the audit that it did.
 func (h *Handler) export(w http.ResponseWriter, r *http.Request) error {
-	f, err := h.filter(r.URL.Query())
+	f, q, err := h.query(r.URL.Query())
 	if err != nil {
 		return err
 	}
-	format := r.URL.Query().Get("format")
-	if format != "csv" && format != "json" {
-		return invalid("The list can be exported as csv or json.")
+	if isRecord(f.Ends) {
+		return invalid("The numbers of one record are on its page; there is no file of them.")
 	}
-	if err := h.People.Act(r.Context(), "export", fmt.Sprintf("the list of numbers as %s, %d filters", format, len(f.values())), ""); err != nil {
+	format, err := export.ParseFormat(r.URL.Query().Get("format"))
+	if err != nil {
+		return invalid("The list can be exported as csv, json or xlsx.")
+	}
+	if err := h.People.Act(r.Context(), "export", fmt.Sprintf("the list of numbers as %s, %d filters", format, len(f.Values())), ""); err != nil {
 		return err
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // a long list takes as long as it takes
-	name := "heed-numbers-" + h.Now().In(h.Zone).Format("20060102-150405") + "." + format
+	name := "heed-numbers-" + h.Now().In(h.Zone).Format("20060102-150405") + "." + string(format)
 	w.Header().Set("Content-Disposition", `attachment; filename="`+name+`"`)
-	f.query.Limit, f.query.After = 1000, ""
-	broken := func(err error) {
+	w.Header().Set("Content-Type", format.ContentType())
+	if err := export.Write(w, format, export.Rows(r.Context(), h.Ledger, q, phone.Number{})); err != nil {
 		h.Log.Error("export ended early", "error", err)
 		panic(http.ErrAbortHandler) // a list that looks whole and is not would be believed
 	}
-	table := csv.NewWriter(w)
-	enc := json.NewEncoder(w)
-	if format == "csv" {
-		w.Header().Set("Content-Type", "text/csv; charset=utf-8")
-		_ = table.Write([]string{"number", "state", "source", "keyword", "since", "campaign"})
-	} else {
-		w.Header().Set("Content-Type", "application/x-ndjson")
-	}
-	for {
-		found, err := h.Ledger.Find(r.Context(), f.query)
-		if err != nil {
-			broken(err)
-		}
-		for _, n := range found.Rows {
-			x, err := h.row(r.Context(), n)
-			if err != nil {
-				broken(err)
-			}
-			if format == "json" {
-				_ = enc.Encode(map[string]any{"number": x.Number.Number, "state": x.State, "source": x.Source, "keyword": x.Keyword, "since": x.Since, "campaign": x.Campaign})
-				continue
-			}
-			_ = table.Write([]string{x.Number.Number.String(), x.State.String(), connector.Cell(string(x.Source)), connector.Cell(x.Keyword), x.Since.Format(time.RFC3339), connector.Cell(x.Campaign)})
-		}
-		if f.query.After = found.Next; found.Next == "" {
-			break
-		}
-	}
-	table.Flush()
 	return nil
 }
 
 // findNumber sends a person on to a number's page: by the number, as people write it, or by a record's id.
 func (h *Handler) findNumber(w http.ResponseWriter, r *http.Request) error {
 	in := strings.TrimSpace(r.URL.Query().Get("q"))
-	if n, err := phone.Parse(in, h.Region); err == nil && !recordID.MatchString(in) {
+	if n, err := phone.Parse(in, h.Region); err == nil && !isRecord(in) {
 		http.Redirect(w, r, "/numbers/"+url.PathEscape(n.String()), http.StatusSeeOther)
 		return nil
 	}
-	if recordID.MatchString(in) {
+	if isRecord(in) {
 		numbers, err := h.numbersOf(r.Context(), in)
 		switch {
 		case err != nil:
@@ -331,7 +253,7 @@ func (h *Handler) findNumber(w http.ResponseWriter, r *http.Request) error {
 		}
 		return nil
 	}
-	if d := strings.TrimLeft(in, "+ "); digits.MatchString(d) && d != "" {
+	if d := strings.TrimLeft(in, "+ "); digits.MatchString(d) {
 		http.Redirect(w, r, "/optouts?state=all&ends="+url.QueryEscape(d), http.StatusSeeOther)
 		return nil
 	}

@@ -118,6 +118,9 @@ func TestTaskFilterAndExport(t *testing.T) {
 				t.Errorf("%s: %q", name, content)
 			}
 		}
+		if name, content := b.downloads(func() { b.press("#list a[href*='format=xlsx']") }); !strings.HasSuffix(name, ".xlsx") || !strings.HasPrefix(content, "PK") {
+			t.Errorf("%s: %.40q", name, content)
+		}
 		b.quiet()
 	})
 }

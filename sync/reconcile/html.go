@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/heed-sms/heed/connector/export"
 	"github.com/heed-sms/heed/connector/ledger"
 )
 
@@ -154,21 +155,10 @@ func CSV(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, er
 		}
 		row := []string{p.ID, fmt.Sprint(x.Seq), x.Cause, x.Action, result(x), x.Number.Masked(), x.CRM, object, id, x.Account, x.Detail, x.By, stamp(x.ByAt), stamp(x.ResultAt), x.Text}
 		for i := range row {
-			row[i] = cell(plain(row[i], 1000))
+			row[i] = export.Cell(plain(row[i], 1000))
 		}
 		_ = c.Write(row)
 	}
 	c.Flush()
 	return c.Error()
-}
-
-// cell keeps a spreadsheet from taking a text for a formula (OWASP, CSV injection).
-func cell(s string) string {
-	switch t := strings.TrimLeft(s, " \t\u00a0"); {
-	case t == "":
-		return s
-	case strings.ContainsRune("=+-@＝＋－＠", []rune(t)[0]):
-		return "'" + s
-	}
-	return s
 }

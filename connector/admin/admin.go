@@ -239,6 +239,12 @@ func (h *Handler) funcs() template.FuncMap {
 		},
 		"spaced": func(n phone.Number) string { return n.Spaced() },
 		"count":  grouped,
+		"s": func(n int) string { // of a plural
+			if n == 1 {
+				return ""
+			}
+			return "s"
+		},
 		"state": func(s consent.State) template.HTML {
 			return template.HTML(`<span class="pill ` + s.String() + `">` + strings.ReplaceAll(s.String(), "_", " ") + `</span>`)
 		},

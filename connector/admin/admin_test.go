@@ -481,7 +481,7 @@ func TestBulkOptOutIsPreviewedConfirmedAndUndone(t *testing.T) {
 		t.Fatal("undone wrongly")
 	}
 	// Somebody who sends the form without a preview lifts no STOP either.
-	b.post("/bulk/apply", url.Values{"action": {"undo"}, "numbers": {ada.String()}, "why": {"x"}, "count": {"1"}}).want(200, "1 were not changed")
+	b.post("/bulk/apply", url.Values{"action": {"undo"}, "numbers": {ada.String()}, "why": {"x"}, "count": {"1"}}).want(200, "1 not changed")
 	if h.l.State(ada) != consent.OptedOut {
 		t.Fatal("a STOP was lifted in bulk")
 	}

@@ -141,4 +141,3 @@ func (h *house) everyScreen() map[string]string {
 	all["setup-used"] = "/setup?token=used"
 	return all
 }
-

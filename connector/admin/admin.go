@@ -248,7 +248,8 @@ func (h *Handler) funcs() template.FuncMap {
 		"state": func(s consent.State) template.HTML {
 			return template.HTML(`<span class="pill ` + s.String() + `">` + strings.ReplaceAll(s.String(), "_", " ") + `</span>`)
 		},
-		"words":   func(s any) string { return strings.ReplaceAll(fmt.Sprint(s), "_", " ") },
+		"words":   func(s any) template.HTML { return words(fmt.Sprint(s)) },
+		"option":  func(s any) string { return plainWords(fmt.Sprint(s)) }, // where no element may be
 		"whose":   func(s consent.Source) string { return sourceNames[s] },
 		"work":    func(k ledger.OwedKind) string { return cmp.Or(workNames[k], string(k)) },
 		"version": func() string { return h.Version },

@@ -307,10 +307,10 @@ func (h *Handler) objects(ctx context.Context, c connector.CRM) (out []string, _
 // entry is one thing that happened, in words: an event, or a message with all that followed from it.
 type entry struct {
 	At    time.Time
-	What  string
+	What  template.HTML
 	Tone  string // "", ok, warn, bad
 	Body  string // somebody's own words
-	Notes []string
+	Notes []template.HTML
 	Steps []step // its events, oldest first
 	Raw   string // the provider's request, verbatim
 	Proof string // what proved it
@@ -321,7 +321,7 @@ type entry struct {
 // step is an event's place in the journal.
 type step struct {
 	At   time.Time
-	What string
+	What template.HTML
 	Seq  uint64
 	Hash string
 }

@@ -77,6 +77,7 @@ type house struct {
 	crm   *crmtest.CRM
 	ppl   *people.Service
 	srv   *httptest.Server
+	page  http.Handler
 	now   func() time.Time
 }
 
@@ -102,8 +103,7 @@ func newHouseAt(t testing.TB, now func() time.Time, zone *time.Location) *house 
 		in:   &connector.Inbox{Ledger: l, Accounts: accounts, Replies: reply.Default(), Metrics: m, Log: log, Now: now},
 		gate: &connector.Gate{Ledger: l, Accounts: accounts, CRMs: crms, Region: "US", Metrics: m, Log: log, Now: now}}
 	t.Cleanup(h.gate.Start())
-	var page http.Handler
-	h.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { page.ServeHTTP(w, r) }))
+	h.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.page.ServeHTTP(w, r) }))
 	t.Cleanup(h.srv.Close)
 	var a *admin.Handler
 	h.ppl, err = people.New(people.Options{Ledger: l, URL: h.srv.URL, Log: log, Now: now,
@@ -125,7 +125,7 @@ func newHouseAt(t testing.TB, now func() time.Time, zone *time.Location) *house 
 		RecordURL: func(_, object, id string) string {
 			return "https://acme.lightning.force.com/lightning/r/" + object + "/" + id + "/view"
 		}})
-	page = a
+	h.page = a
 	return h
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -100,6 +99,9 @@ type tab struct {
 
 func (h *house) tab(t *testing.T, m mode) *tab {
 	t.Helper()
+	if underRace {
+		t.Skip("the browser's tests are played without the race detector; it has nothing to add to them, and they are slow with it")
+	}
 	chromium.once.Do(startBrowser)
 	if chromium.ctx == nil {
 		t.Skip("no Chromium: install it (Debian: apt-get install chromium), or name one in HEED_CHROMIUM, to run this test")
@@ -296,5 +298,3 @@ func (b *tab) quiet() {
 	}
 	b.trouble = nil
 }
-
-var _ = http.StatusOK

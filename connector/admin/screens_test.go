@@ -21,15 +21,18 @@ func screens() map[string]string {
 
 // TestScreens writes a picture of each screen, light, dark and on a telephone, into a directory:
 //
-//	HEED_SCREENSHOTS=dist/screens go test -run TestScreens ./connector/admin
+//	HEED_SCREENSHOTS=/tmp/screens go test -run TestScreens ./connector/admin
 func TestScreens(t *testing.T) {
 	dir := os.Getenv("HEED_SCREENSHOTS")
 	if dir == "" {
 		t.Skip("set HEED_SCREENSHOTS to a directory to have pictures of each screen there (make screenshots)")
 	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	h := newWorld(t)
 	b := h.tab(t, withScript).signedIn(h.person("maya.ortiz@acme.example", people.Admin))
-	b.expected = "404"
+	b.expected = "the server responded with a status of 404"
 	shoot := func(name string) {
 		t.Helper()
 		for _, theme := range []string{"light", "dark"} {
@@ -45,9 +48,9 @@ func TestScreens(t *testing.T) {
 	for name, path := range screens() {
 		b.open(path)
 		shoot(name)
+		b.quiet()
 	}
-	stranger := h.tab(t, withScript)
-	b = stranger
+	b = h.tab(t, withScript) // a stranger
 	b.open("/signin")
 	shoot("signin")
 }

@@ -628,3 +628,48 @@ func TestPagesOfTheListFollowEachOther(t *testing.T) {
 		t.Errorf("%d rows exported, want 65", n)
 	}
 }
+
+// A day is compared with its own weekday, and a rate is an alarm only among enough messages.
+func TestSpikesAndAlarms(t *testing.T) {
+	h := newHouseAt(t, func() time.Time { return noon }, newYork)
+	var events []ledger.Event
+	n := 0
+	stop := func(at time.Time, count int) {
+		for range count {
+			num := phone.FromUint64(12000000000 + uint64(n))
+			n++
+			events = append(events, ledger.Event{Kind: ledger.KindConsent, At: at, Number: num, Consent: &ledger.Consent{Change: consent.Change{Action: consent.OptOut, Source: consent.Provider, At: at}}})
+		}
+	}
+	for ago := 80; ago >= 0; ago-- { // 40 each Monday, 4 on other days; 40 on a Tuesday too; noon is a Wednesday
+		at := noon.AddDate(0, 0, -ago)
+		stop(at, map[bool]int{true: 40, false: 4}[at.Weekday() == time.Monday || ago == 8])
+	}
+	for i, c := range []struct {
+		name                  string
+		sent, percentOptedOut int
+	}{{"calm", 100, 4}, {"high", 100, 5}, {"alarming", 100, 10}, {"small", 40, 50}} {
+		at := noon.AddDate(0, 0, -1)
+		for k := range c.sent {
+			num, id := phone.FromUint64(13000000000+uint64(1000*i+k)), fmt.Sprint(c.name, k)
+			events = append(events, ledger.Event{Kind: ledger.KindOpened, At: at, Number: num, Opened: &ledger.Message{ID: id, To: num, Body: "hi", Account: "main", Campaign: c.name, CreatedAt: at, Decision: consent.Decision{Verdict: consent.Allow, Reason: consent.OK}}},
+				ledger.Event{Kind: ledger.KindOutcome, At: at, Number: num, Outcome: &ledger.Outcome{Message: id, Status: ledger.StatusSent, ProviderID: id, From: sender}})
+			if k < c.sent*c.percentOptedOut/100 {
+				events = append(events, ledger.Event{Kind: ledger.KindConsent, At: at.Add(time.Hour), Number: num, Consent: &ledger.Consent{Change: consent.Change{Action: consent.OptOut, Source: consent.Provider, At: at.Add(time.Hour)}}})
+			}
+		}
+	}
+	if _, err := h.l.Append(t.Context(), events...); err != nil {
+		t.Fatal(err)
+	}
+	page := h.person("vic", people.Viewer).get("/analytics").want(200)
+	var got []string
+	for _, m := range regexp.MustCompile(`<strong>! ([^<]*(?:<bdi>[^<]*</bdi>[^<]*)?)</strong>([^<]*)`).FindAllStringSubmatch(page.body, -1) {
+		got = append(got, strings.NewReplacer("<bdi>", "", "</bdi>", "").Replace(m[1]+m[2]))
+	}
+	want := []string{"10.0 % of those who got alarming opted out (10 of 100 messages): an alarm from 10 %.", "5.0 % of those who got high opted out (5 of 100 messages): high from 5 %.",
+		"Unusually many opt-outs on Tue 2026-03-10: 40, where 4 are usual for that weekday.", "Unusually many opt-outs on Tue 2026-03-17: 43, where 4 are usual for that weekday."}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("the page warns:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}

@@ -159,14 +159,19 @@ func spike(count float64, before []float64) bool {
 	if len(before) < leastWeeks {
 		return false
 	}
-	mid := median(before)
-	off := make([]float64, len(before))
+	// Counts scatter the more the higher they are; their square roots scatter by one, whatever they are (Anscombe 1948).
+	root := func(count float64) float64 { return 2 * math.Sqrt(count+3.0/8) }
+	roots := make([]float64, len(before))
 	for i, c := range before {
-		off[i] = math.Abs(c - mid)
+		roots[i] = root(c)
 	}
-	// Counts scatter by their square root even where the last few weeks happen to be alike.
-	sigma := max(1, math.Sqrt(mid), madToSigma*median(off))
-	return (count-mid)/sigma > spikeAt
+	mid := median(roots)
+	off := make([]float64, len(before))
+	for i, r := range roots {
+		off[i] = math.Abs(r - mid)
+	}
+	sigma := max(1, madToSigma*median(off)) // a few weeks may happen to be alike
+	return (root(count)-mid)/sigma > spikeAt
 }
 
 func median(values []float64) float64 {

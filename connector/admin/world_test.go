@@ -111,7 +111,7 @@ func newWorld(t testing.TB) *house {
 			}
 			spike := d == 5 && c.name == "spring-sale" // somebody sent it twice
 			if spike {
-				n *= 3
+				n *= 4
 			}
 			for range n {
 				i := random.IntN(c.people)
@@ -128,7 +128,7 @@ func newWorld(t testing.TB) *house {
 				send(at, person(i), c.name, c.from, c.body)
 				leave := c.leave
 				if spike {
-					leave *= 2.4
+					leave *= 3
 				}
 				if random.Float64() < leave && d > 0 {
 					stop := stops[left%len(stops)]

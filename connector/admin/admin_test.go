@@ -313,7 +313,7 @@ func TestEveryPageIsForItsRoleAndUp(t *testing.T) {
 						t.Errorf("no %s in %q", rule, csp)
 					}
 				}
-				if strings.Contains(csp, "unsafe") || a.header.Get("X-Content-Type-Options") != "nosniff" || a.header.Get("Cache-Control") != "no-store" {
+				if strings.Contains(csp, "unsafe") || a.header.Get("X-Content-Type-Options") != "nosniff" || a.header.Get("Referrer-Policy") != "no-referrer" || a.header.Get("Cache-Control") != "no-store" {
 					t.Errorf("%v", a.header)
 				}
 			}
@@ -671,5 +671,30 @@ func TestSpikesAndAlarms(t *testing.T) {
 		"Unusually many opt-outs on Tue 2026-03-10: 40, where 4 are usual for that weekday.", "Unusually many opt-outs on Tue 2026-03-17: 43, where 4 are usual for that weekday."}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("the page warns:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// What an address names is looked up, never opened: no name leads out of heed's own files and reports.
+func TestNoAddressLeadsAnywhereElse(t *testing.T) {
+	h := newHouse(t)
+	b := h.person("max", people.Admin)
+	page := b.get("/").want(200).body
+	own := regexp.MustCompile(`/static/[0-9a-f]+/heed\.css`).FindString(page)
+	dir := strings.TrimSuffix(own, "heed.css")
+	for _, path := range []string{"/reports/%2e%2e%2f%2e%2e%2fetc%2fpasswd", "/reports/..%2fsettings", "/reports/rec_1%00.html", "/reports/" + strings.Repeat("x", 5000), "/reports/.", "/reports/%5c..%5cheed.yaml",
+		dir + "README.md/..", dir + "%2e%2e%2fadmin.go", dir + "..%2ftemplates%2flayout.html", dir + "heed.css%00", "/static/..%2f..%2fadmin.go", "/static//heed.css"} {
+		a := b.get(path)
+		if a.status != 404 && a.status != 400 && a.status != 301 && a.status != 307 || strings.Contains(a.body, "root:") || strings.Contains(a.body, "package admin") || strings.Contains(a.body, "{{define") {
+			t.Errorf("%s: %d\n%.300s", path, a.status, a.body)
+		}
+	}
+	// A GET changes nothing.
+	h.text(bob, "wrong number")
+	for _, path := range []string{"/bulk/apply?numbers=" + cleo.String() + "&count=1&why=x", "/bulk/file", "/work/retry", "/signout", "/holds/" + bob.String() + "?as=opt_out", "/numbers/" + cleo.String() + "?action=opt_out&why=x"} {
+		b.get(path)
+	}
+	b.get("/").want(200, "signed in as")
+	if h.l.State(cleo) == consent.OptedOut || h.l.State(bob) != consent.Held || strings.Contains(h.audited(), "bulk") || strings.Contains(h.audited(), "retry") {
+		t.Errorf("a GET changed something: %s", h.audited())
 	}
 }

@@ -2,9 +2,13 @@ package admin_test
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -269,7 +273,10 @@ func TestTaskSignInWithALinkAndOut(t *testing.T) {
 		b.press("main button[type=submit]")
 		b.at("/")
 		b.sees("signed in as ann@example.com (viewer)")
-		b.press("form[action='/signout'] button")
+		if at := eval[string](b, "location.href"); strings.Contains(at, "token") {
+			t.Errorf("the link's token is still in the address: %s", at)
+		}
+		b.press(".who form[action='/signout'] button")
 		b.at("/signin")
 		b.open("/optouts?ends=0142") // and comes back to it
 		b.types("input[name=name]", "ann@example.com")
@@ -277,10 +284,52 @@ func TestTaskSignInWithALinkAndOut(t *testing.T) {
 		b.press("main button[type=submit]")
 		b.at("/optouts")
 		b.sees("signed in as ann@example.com (viewer)")
+		other := h.tab(t, withScript).signedIn(h.person("bob@example.com", people.Viewer))
+		b.press("footer form[action='/signout'] button")
+		b.at("/signin")
+		other.open("/")
+		other.sees("signed in as bob@example.com")
 		b.quiet()
 		b.expected = "410"
 		b.open(u.RequestURI()) // the link has been used
 		b.sees("This link does not work")
 		b.quiet()
 	})
+}
+
+// Somebody else's page, open in the same browser, can neither act nor put heed into a frame.
+func TestAnotherSiteCanDoNothingInABrowser(t *testing.T) {
+	h := newHouse(t)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/form", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, `<!doctype html><form id=f method=post action="`+h.srv.URL+`/numbers/`+cleo.String()+`"><input name=action value=opt_out><input name=why value=evil><button>go</button></form>`)
+	})
+	mux.HandleFunc("/frame", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, `<!doctype html><iframe src="`+h.srv.URL+`/" onload="document.title='loaded'"></iframe>`)
+	})
+	evil := httptest.NewServer(mux)
+	t.Cleanup(evil.Close)
+	site := strings.Replace(evil.URL, "127.0.0.1", "localhost", 1) // another site, in the browser's eyes
+	b := h.tab(t, withScript).signedIn(h.person("max", people.Admin))
+	b.expected = "" // it complains, as it should
+	b.do(chromedp.Navigate(site + "/form"))
+	b.press("button")
+	b.until("location.origin == %s && document.readyState == 'complete'", h.srv.URL)
+	if h.l.State(cleo) == consent.OptedOut {
+		t.Error("another site opted a number out")
+	}
+	b.open("/") // the person is still signed in
+	b.sees("signed in as max")
+	b.do(chromedp.Navigate(site + "/frame"))
+	b.until("document.title == 'loaded'")
+	if !slices.ContainsFunc(b.troubles(), func(s string) bool { return strings.Contains(s, "frame-ancestors") }) {
+		t.Errorf("heed let itself be framed: %q", b.troubles())
+	}
+}
+
+// troubles are what quiet would fail for.
+func (b *tab) troubles() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.trouble)
 }

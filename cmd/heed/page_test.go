@@ -57,7 +57,7 @@ func TestAPersonIsInvitedAndSeesWhoOptedOutAndWhy(t *testing.T) {
 	}
 	const password = "a few words in a row"
 	status, page := do("POST", admin+"/setup", url.Values{"token": {u.Query().Get("token")}, "password": {password}, "again": {password}})
-	if status != 200 || !strings.Contains(page, "signed in as ann (operator)") || !strings.Contains(page, "numbers opted out") {
+	if status != 200 || !strings.Contains(page, "signed in as <bdi>ann</bdi> (operator)") || !strings.Contains(page, "numbers opted out") {
 		t.Fatalf("HTTP %d %s", status, page)
 	}
 	if status, page = do("GET", admin+"/numbers?q=(206)+555-0142", nil); status != 200 || !strings.Contains(page, "pls stop texting me 🙏") || !strings.Contains(page, "Only START from this number lifts that") {

@@ -111,7 +111,7 @@ func newWorld(t testing.TB) *house {
 			}
 			spike := d == 5 && c.name == "spring-sale" // somebody sent it twice
 			if spike {
-				n *= 4
+				n *= 7
 			}
 			for range n {
 				i := random.IntN(c.people)

@@ -28,7 +28,8 @@ bench: ## measure heed against floors in the same run
 	go test -run '^$$' -bench 'Million/(rebuild|start)' -benchtime 1x -timeout 20m ./connector/ledger/local
 	go test -run '^$$' -bench 'Million/decide' -benchtime 2000000x -timeout 20m ./connector/ledger/local
 	go test -run '^$$' -bench 'Classify|Lines' -benchtime 2s ./connector/reply
-	go test -run '^$$' -bench FullPass -benchtime 1x ./sync/reconcile
+	go test -run '^$$' -bench FullPass -benchtime 3x ./sync/reconcile
+	go test -run '^$$' -bench MirrorAfterPurge -benchtime 7x ./connector/ledger/local
 	HEED_OPTOUTS=1000000 go test -count=1 -timeout 30m -run TestAMillionOptOuts -v ./connector/admin
 
 crash: ## 50 kill -9 cycles of a whole daemon
@@ -36,6 +37,12 @@ crash: ## 50 kill -9 cycles of a whole daemon
 
 scale: ## 2,000 drifts of every kind among 200,000 records: each found, named and repaired
 	HEED_DRIFT=200000 go test -count=1 -timeout 20m -run TestOnePassFinds -v ./sync/reconcile
+
+million: ## a nightly pass over 1,000,000 records against 1,000,000 opted-out numbers, beside an ideal pipeline
+	go test -run '^$$' -bench MillionPass -benchtime 1x -timeout 30m ./cmd/heed
+
+evidence: ## a packet with every byte flipped, and one of 100,000 events
+	HEED_EVIDENCE_FLIP=all HEED_EVIDENCE_EVENTS=100000 go test -count=1 -timeout 20m -run 'Flipped|Memory' -v ./connector/evidence
 
 export: ## a list of 1,000,000 numbers in each format: time and memory
 	HEED_EXPORT_ROWS=1000000 go test -count=1 -run TestALongListIsWritten -v ./connector/export
@@ -54,4 +61,4 @@ screenshots: ## each screen of the admin page, light, dark and on a telephone, i
 build: ## a static binary in dist/
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o dist/heed ./cmd/heed
 
-.PHONY: help demo demo-exit test race lint check bench crash scale export salesforce screenshots fuzz build
+.PHONY: help demo demo-exit test race lint check bench crash scale million salesforce screenshots fuzz evidence export build

@@ -28,8 +28,8 @@ type finding struct {
 }
 
 func checkCommand(std stdio, o *options) *cobra.Command {
-	var offline, asJSON, dump bool
-	c := &cobra.Command{
+	var offline, dump bool
+	c := o.withJSON(&cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration, then everything it points to, without changing anything",
 		Long: `Check the configuration and report every problem with its line; then look, read-only, at everything it points to: can
@@ -70,11 +70,7 @@ Exit code 0: all is well. 1: something is not.`,
 					found = append(found, probe(ctx, drv)...)
 				}
 			}
-			if asJSON {
-				err = printJSON(std.Out, found)
-			} else {
-				printFindings(std.Out, found)
-			}
+			err = o.print(std, found, func() error { printFindings(std.Out, found); return nil })
 			for _, f := range found {
 				if !f.OK && err == nil {
 					err = errFailed
@@ -82,9 +78,8 @@ Exit code 0: all is well. 1: something is not.`,
 			}
 			return err
 		},
-	}
+	})
 	c.Flags().BoolVar(&offline, "offline", false, "only the configuration and this machine: no network")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&dump, "dump", false, "print the configuration as in force, secrets masked")
 	return c
 }

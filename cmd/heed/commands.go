@@ -2,21 +2,17 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/progress"
-	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	"github.com/heed-sms/heed/config"
@@ -26,7 +22,7 @@ import (
 	"github.com/heed-sms/heed/sync/reconcile"
 )
 
-func classifyCommand(std stdio, _ *options) *cobra.Command {
+func classifyCommand(std stdio, o *options) *cobra.Command {
 	var corpus string
 	c := &cobra.Command{
 		Use:   "classify",
@@ -41,7 +37,11 @@ matching strategies of providers.`,
   heed classify --corpus labelled.tsv`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if corpus == "" {
-				return reply.ClassifyLines(c.Context(), std.In, std.Out, reply.Default())
+				var out io.Writer = std.Out
+				if o.noPII {
+					out = &lineMasker{w: std.Out}
+				}
+				return reply.ClassifyLines(c.Context(), std.In, out, reply.Default())
 			}
 			return evaluateCorpus(std, corpus)
 		},
@@ -80,55 +80,9 @@ func evaluateCorpus(std stdio, path string) error {
 	return tw.Flush()
 }
 
-// progressBar shows a pass's progress on a terminal, and nothing elsewhere.
-func progressBar(w io.Writer) (update func(reconcile.Progress), stop func()) {
-	width, ok := terminal(w)
-	if !ok {
-		return func(reconcile.Progress) {}, func() {}
-	}
-	pw := progress.NewWriter()
-	pw.SetOutputWriter(w)
-	pw.SetAutoStop(false)
-	pw.SetTrackerLength(max(10, min(40, width-60)))
-	pw.SetUpdateFrequency(100 * time.Millisecond)
-	pw.SetStyle(progress.StyleBlocks)
-	pw.Style().Visibility.ETA = true
-	pw.Style().Visibility.Value = true
-	go pw.Render()
-	trackers := map[string]*progress.Tracker{}
-	return func(p reconcile.Progress) {
-			t := trackers[p.Stage]
-			if t == nil {
-				t = &progress.Tracker{Message: p.Stage, Total: int64(p.Total)}
-				trackers[p.Stage] = t
-				pw.AppendTracker(t)
-			}
-			if p.Total > 0 {
-				t.UpdateTotal(int64(p.Total))
-			}
-			t.SetValue(int64(p.Done))
-		}, func() {
-			for _, t := range trackers {
-				t.MarkAsDone()
-			}
-			pw.Stop()
-			for pw.IsRenderInProgress() {
-				time.Sleep(10 * time.Millisecond)
-			}
-		}
-}
-
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
-}
-
 func reconcileCommand(std stdio, o *options) *cobra.Command {
 	var opts reconcileRequest
-	var asJSON bool
-	c := &cobra.Command{
+	c := o.withJSON(&cobra.Command{
 		Use:   "reconcile",
 		Short: "Compare CRM, provider and ledger now, and repair",
 		Long: `Run a pass now: read the provider's log and the CRM's changes since the last pass (with --full, every record),
@@ -147,7 +101,8 @@ report says what.`,
 			}
 			defer func() { err = errors.Join(err, client.close()) }()
 			update, stop := progressBar(std.Err)
-			if asJSON {
+			opts.NoPII = o.noPII
+			if o.json {
 				opts.Format = "json"
 			}
 			var res renderedReport
@@ -164,18 +119,16 @@ report says what.`,
 			}
 			return nil
 		},
-	}
+	})
 	c.Flags().BoolVar(&opts.DryRun, "dry-run", false, "print the plan, change nothing")
 	c.Flags().BoolVar(&opts.Full, "full", false, "read every CRM record, not only the changed ones")
-	c.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return c
 }
 
 func reportsCommand(std stdio, o *options) *cobra.Command {
 	c := &cobra.Command{Use: "reports", Short: "List and show the reports of passes", Example: "  heed reports list\n  heed reports show",
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
-	var asJSON bool
-	list := &cobra.Command{
+	list := o.withJSON(&cobra.Command{
 		Use:     "list",
 		Short:   "List reports, newest first",
 		Example: "  heed reports list\n  heed reports list --json | jq -r '.[0].id'",
@@ -189,38 +142,30 @@ func reportsCommand(std stdio, o *options) *cobra.Command {
 			if err := client.get(c.Context(), "/reports", &passes); err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(std.Out, passes)
-			}
-			rows := [][]string{{"REPORT", "KIND", "STARTED", "RESULT", "CORRECTIONS"}}
-			for _, p := range passes {
-				result := "complete"
-				switch {
-				case p.Error != "":
-					result = "partial"
-				case p.FinishedAt.IsZero():
-					result = "interrupted"
-				}
-				n := 0
-				for _, k := range p.Causes {
-					n += k
-				}
-				rows = append(rows, []string{p.ID, p.Kind, p.StartedAt.Format(time.RFC3339), result, fmt.Sprint(n)})
-			}
-			return printRows(std.Out, rows)
+			return o.print(std, passes, func() error {
+				return printRows(std.Out, []string{"REPORT", "KIND", "STARTED", "RESULT", "CORRECTIONS"}, each(passes, passRow))
+			})
 		},
-	}
-	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	})
 	var format string
 	show := &cobra.Command{
 		Use:   "show [REPORT]",
 		Short: "Show a report, by default the latest",
-		Args:  cobra.MaximumNArgs(1),
+		Long: `Show a report, by default the latest. REPORT is its name as heed reports list has it, or the beginning of it.
+
+text is for reading, json for programs, csv has one line a correction, html is a page of its own to mail or print.`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: complete(o, "/reports", func(p ledger.Pass) string { return p.ID + "\t" + p.Kind + ", " + p.StartedAt.Format(time.RFC3339) }),
 		Example: `  heed reports show
   heed reports show --format json | jq .pass.causes
   heed reports show --format html > report.html`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
-			if !slices.Contains([]string{"text", "json", "csv", "html"}, format) {
+			switch {
+			case o.json && c.Flags().Changed("format") && format != "json":
+				return usageError{errors.New("say either --json or --format")}
+			case o.json:
+				format = "json"
+			case !slices.Contains(reportFormats, format):
 				return usageError{fmt.Errorf("--format %q: want text, json, csv or html", format)}
 			}
 			client, err := o.control(c.Context(), std)
@@ -233,57 +178,56 @@ func reportsCommand(std stdio, o *options) *cobra.Command {
 				id = args[0]
 			}
 			var res renderedReport
-			if err := client.get(c.Context(), "/reports/"+id+"?format="+format, &res); err != nil {
+			if err := client.get(c.Context(), "/reports/"+url.PathEscape(id)+"?format="+format+o.mask("&"), &res); err != nil {
 				return err
 			}
 			_, err = io.WriteString(std.Out, res.Report)
 			return err
 		},
 	}
-	show.Flags().StringVar(&format, "format", "text", "text, json, csv or html")
+	o.withJSON(show).Flags().StringVar(&format, "format", "text", "text, json, csv or html")
+	_ = show.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(reportFormats, cobra.ShellCompDirectiveNoFileComp))
 	c.AddCommand(list, show)
 	return c
 }
 
-// printRows prints a table on a terminal and tab-separated lines in a pipe. The first row is the heading.
-func printRows(w io.Writer, rows [][]string) error {
-	if _, ok := terminal(w); !ok {
-		for _, r := range rows {
-			if _, err := fmt.Fprintln(w, strings.Join(r, "\t")); err != nil {
-				return err
-			}
-		}
-		return nil
+var reportFormats = []string{"text", "json", "csv", "html"}
+
+func passRow(p ledger.Pass) []string {
+	result := "complete"
+	switch {
+	case p.Error != "":
+		result = "partial"
+	case p.FinishedAt.IsZero():
+		result = "interrupted"
 	}
-	t := table.NewWriter()
-	t.SetOutputMirror(w)
-	t.SetStyle(table.StyleLight)
-	t.Style().Format.Header = text.FormatDefault
-	for i, r := range rows {
-		row := table.Row{}
-		for _, cell := range r {
-			row = append(row, cell)
-		}
-		if i == 0 {
-			t.AppendHeader(row)
-		} else {
-			t.AppendRow(row)
-		}
+	n := 0
+	for _, k := range p.Causes {
+		n += k
 	}
-	t.Render()
-	return nil
+	return []string{p.ID, p.Kind, p.StartedAt.Format(time.RFC3339), result, fmt.Sprint(n)}
 }
 
 func historyCommand(std stdio, o *options) *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
+	var packet evidenceFlags
+	c := o.withJSON(&cobra.Command{
 		Use:   "history NUMBER",
 		Short: "Show everything known about a number",
 		Long: `Show a number's state, what a send to it would get, its CRM records, and everything that happened, each with its
-place in the journal.`,
+place in the journal.
+
+With --evidence, write all of it into one file instead, with what proves it to somebody who has nothing else: the records
+as they were made, links of the journal's hash chain to the anchors of the nightly reports, a summary to read and print, and
+how to check it with and without heed. Nothing about other numbers is in it. That it was asked for, by whom and why, is
+recorded.`,
 		Args:    cobra.ExactArgs(1),
-		Example: "  heed history +14155550142\n  heed history '(415) 555-0142' --json",
+		Example: "  heed history +14155550142\n  heed history '(415) 555-0142' --json\n  heed history '(415) 555-0142' --evidence case-12.zip --why 'case 12'",
 		RunE: func(c *cobra.Command, args []string) (err error) {
+			if asked, err := packet.asked(c); err != nil {
+				return err
+			} else if asked {
+				return exportEvidence(c.Context(), o, std, args[0], packet)
+			}
 			client, err := o.control(c.Context(), std)
 			if err != nil {
 				return err
@@ -293,25 +237,22 @@ place in the journal.`,
 			if err := client.get(c.Context(), "/history/"+url.PathEscape(args[0]), &h); err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(std.Out, h)
-			}
-			fmt.Fprintf(std.Out, "%s is %s; a send would get: %s (%s)\n", h.Number, h.State, h.Decision, h.Reason)
-			for _, r := range h.Records {
-				box := "not ticked"
-				if r.OptedOut {
-					box = "ticked"
+			return o.print(std, h, func() error {
+				fmt.Fprintf(std.Out, "%s is %s; a send would get: %s (%s)\n", h.Number, h.State, h.Decision, h.Reason)
+				for _, r := range h.Records {
+					box := "not ticked"
+					if r.OptedOut {
+						box = "ticked"
+					}
+					fmt.Fprintf(std.Out, "  %s %s %s: box %s\n", r.CRM, r.Object, r.ID, box)
 				}
-				fmt.Fprintf(std.Out, "  %s %s %s: box %s\n", r.CRM, r.Object, r.ID, box)
-			}
-			rows := [][]string{{"EVENT", "WHEN", "WHAT"}}
-			for _, e := range h.Events {
-				rows = append(rows, []string{fmt.Sprint(e.Seq), e.At.Format(time.RFC3339), describe(e.Event)})
-			}
-			return printRows(std.Out, rows)
+				return printRows(std.Out, []string{"EVENT", "WHEN", "WHAT"}, each(h.Events, func(e historyEvent) []string {
+					return []string{fmt.Sprint(e.Seq), e.At.Format(time.RFC3339), describe(e.Event)}
+				}))
+			})
 		},
-	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	})
+	packet.add(c)
 	return c
 }
 
@@ -368,22 +309,45 @@ func describe(e ledger.Event) string {
 			}
 		}
 		return "provider's own list: " + strings.Join(parts, "; ")
+	case e.Act != nil:
+		return e.Act.What + " by " + e.Act.Who
 	}
 	return string(e.Kind)
 }
 
 func verifyCommand(std stdio, o *options) *cobra.Command {
-	var rebuild, asJSON bool
-	c := &cobra.Command{
+	var rebuild bool
+	var packet string
+	var anchors []string
+	c := o.withJSON(&cobra.Command{
 		Use:   "verify",
-		Short: "Prove that the ledger is whole",
+		Short: "Prove that the ledger is whole, or check an evidence packet",
 		Long: `Check every byte of the journal (checksums, sequence and the hash chain) and compare the index with what the
 journal amounts to. Nothing is changed. A damaged or missing byte is named with its file and place, and the exit code is 1.
 
+With --anchor, prove besides that nothing was changed since a report was made: the anchor line of an old report says which
+event was the newest, and its hash.
+
+With --evidence, check a packet that "heed history --evidence" wrote. It needs neither the ledger nor a configuration.
+
 With --rebuild, and no daemon running, set the index aside and compute it again from the journal; the next pass then
 reads the CRM in full.`,
-		Example: "  heed verify\n  heed verify --rebuild",
+		Example: "  heed verify\n  heed verify --anchor 40512:9f86d0…\n  heed verify --evidence case-12.zip --anchor 40512:9f86d0…\n  heed verify --rebuild",
 		RunE: func(c *cobra.Command, _ []string) (err error) {
+			known, err := parseAnchors(anchors)
+			if err != nil {
+				return usageError{err}
+			}
+			if c.Flags().Changed("evidence") {
+				if rebuild {
+					return usageError{errors.New("--rebuild is about the ledger and --evidence about a packet; use one of them")}
+				}
+				return verifyEvidence(std, o, packet, known)
+			}
+			kept, err := asKept(known)
+			if err != nil {
+				return usageError{err}
+			}
 			log, err := o.logger(std)
 			if err != nil {
 				return err
@@ -403,7 +367,7 @@ reads the CRM in full.`,
 				defer stop()
 				r, err := local.Verify(c.Context(), cfg.DataDir, func(done, total int64) {
 					update(reconcile.Progress{Stage: "journal", Done: int(done), Total: int(total)})
-				})
+				}, kept...)
 				return newVerifyReport(r, err)
 			}()
 			if rep.OK && rep.IndexSkipped == local.IndexInUse {
@@ -415,19 +379,19 @@ reads the CRM in full.`,
 					}
 				}
 			}
-			if asJSON {
-				err = printJSON(std.Out, rep)
-			} else {
-				printVerify(std.Out, rep)
+			if rep.OK {
+				rep.Anchors = anchors
 			}
+			err = o.print(std, rep, func() error { printVerify(std.Out, rep); return nil })
 			if err == nil && !rep.OK {
 				err = errFailed
 			}
 			return err
 		},
-	}
+	})
 	c.Flags().BoolVar(&rebuild, "rebuild", false, "compute the index again from the journal first")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().StringVar(&packet, "evidence", "", "check this packet `FILE` and not the ledger")
+	c.Flags().StringArrayVar(&anchors, "anchor", nil, "anchor of a report that was kept, as `SEQ:HASH`; may be repeated")
 	return c
 }
 
@@ -440,6 +404,9 @@ func printVerify(w io.Writer, r verifyReport) {
 	}
 	fmt.Fprintf(w, "ok  journal: %d records in %d segments, %d bytes, unbroken\n", r.Records, r.Segments, r.Bytes)
 	fmt.Fprintf(w, "    head:    %s\n", r.Head)
+	for _, a := range r.Anchors {
+		fmt.Fprintf(w, "ok  anchor:  %s: everything up to this event is what it was then\n", a)
+	}
 	switch {
 	case r.IndexSkipped != "":
 		fmt.Fprintf(w, "    index:   not checked: %s\n", r.IndexSkipped)
@@ -454,7 +421,7 @@ func printVerify(w io.Writer, r verifyReport) {
 }
 
 func backupCommand(std stdio, o *options) *cobra.Command {
-	return &cobra.Command{
+	return o.withJSON(&cobra.Command{
 		Use:   "backup FILE",
 		Short: "Write a consistent copy of the ledger, while the daemon runs or not",
 		Long: `Write a tar archive with the journal, from which everything else is computed. FILE may be - for standard output.
@@ -464,6 +431,9 @@ pass reads the CRM and the provider's log.`,
 		Args:    cobra.ExactArgs(1),
 		Example: "  heed backup /backup/heed-$(date +%F).tar\n  heed backup - | age -r … > heed.tar.age",
 		RunE: func(c *cobra.Command, args []string) (err error) {
+			if args[0] == "-" && (o.noPII || o.json) {
+				return usageError{errors.New("FILE is -: the archive itself goes to standard output, and nothing in it is masked")}
+			}
 			client, err := o.control(c.Context(), std)
 			if err != nil {
 				return err
@@ -474,25 +444,55 @@ pass reads the CRM and the provider's log.`,
 				return err
 			}
 			defer resp.Body.Close()
+			update, stop := progressBar(std.Err)
+			total, _ := strconv.Atoi(resp.Header.Get(backupSize))
+			in := &counted{r: resp.Body, progress: func(done int64) {
+				update(reconcile.Progress{Stage: "copied", Done: int(done), Total: total})
+			}}
 			if args[0] == "-" {
-				_, err = io.Copy(std.Out, resp.Body)
+				_, err = io.Copy(std.Out, in)
+				stop()
 				return err
 			}
 			// The name appears only when the copy is complete and on disk.
-			f, err := os.CreateTemp(filepath.Dir(args[0]), ".heed-backup-*")
+			f, err := createWhole(args[0])
 			if err != nil {
+				stop()
 				return err
 			}
-			defer os.Remove(f.Name())
-			n, err := io.Copy(f, resp.Body)
-			if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+			n, err := io.Copy(f, in)
+			stop()
+			if err := f.end(err); err != nil {
 				return fmt.Errorf("backup is incomplete and was removed: %w", err)
 			}
-			if err := os.Rename(f.Name(), args[0]); err != nil {
-				return err
+			if o.json {
+				return printJSON(std.Out, backedUp{args[0], n})
 			}
 			fmt.Fprintf(std.Err, "%s: %d bytes\n", args[0], n)
 			return nil
 		},
-	}
+	})
+}
+
+// backupSize is the header with the number of bytes that a backup will have, about.
+const backupSize = "Heed-Backup-Size"
+
+// backedUp is what a backup amounts to.
+type backedUp struct {
+	File  string `json:"file"`
+	Bytes int64  `json:"bytes"`
+}
+
+// counted tells how far a reader is.
+type counted struct {
+	r        io.Reader
+	n        int64
+	progress func(done int64)
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	c.progress(c.n)
+	return n, err
 }

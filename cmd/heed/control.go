@@ -41,6 +41,7 @@ type reconcileRequest struct {
 	Full   bool   `json:"full"`
 	DryRun bool   `json:"dry_run"`
 	Format string `json:"format"` // text or json
+	NoPII  bool   `json:"no_pii,omitempty"`
 }
 
 // renderedReport is a report as a command prints it.
@@ -82,6 +83,9 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 			if res.Recorded {
 				all = h.ledger.Corrections(ctx, res.Pass.ID)
 			}
+			if ask.NoPII {
+				all = maskCorrections(all)
+			}
 			var b strings.Builder
 			err = h.render(&b, res.Pass, all, ask.Format)
 			return renderedReport{res.Pass.ID, res.Pass.Error, b.String()}, err
@@ -97,6 +101,9 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 	})
 	mux.HandleFunc("GET /backup", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/x-tar")
+		if s, err := h.ledger.Stats(r.Context()); err == nil {
+			w.Header().Set(backupSize, fmt.Sprint(s.Bytes))
+		}
 		if err := h.ledger.Backup(r.Context(), w); err != nil {
 			h.log.Error("backup failed", "error", err)
 			panic(http.ErrAbortHandler) // the client must see a broken stream, not a short file
@@ -122,8 +129,12 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 			if err != nil {
 				return nil, err
 			}
+			all := h.ledger.Corrections(r.Context(), p.ID)
+			if r.URL.Query().Has("no_pii") {
+				all = maskCorrections(all)
+			}
 			var b strings.Builder
-			err = h.render(&b, p, h.ledger.Corrections(r.Context(), p.ID), r.URL.Query().Get("format"))
+			err = h.render(&b, p, all, r.URL.Query().Get("format"))
 			return renderedReport{p.ID, p.Error, b.String()}, err
 		})
 	})
@@ -148,14 +159,6 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 			})
 		})
 	})
-	mux.HandleFunc("GET /optouts", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/x-ndjson")
-		q := ledger.Query{States: []consent.State{consent.OptedOut, consent.Held}, Window: h.cfg.Campaigns.Window}
-		if err := export.Write(w, export.JSON, export.Rows(r.Context(), h.ledger, q, phone.Number{})); err != nil {
-			h.log.Error("list of opt-outs ended early", "error", err)
-			panic(http.ErrAbortHandler)
-		}
-	})
 	mux.HandleFunc("POST /decisions", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, func() (any, error) {
 			var numbers []string
@@ -173,9 +176,11 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 			return out, nil
 		})
 	})
+	h.optOutRoutes(mux, ctx)
 	h.keyRoutes(mux)
 	h.userRoutes(mux)
 	h.explainRoutes(mux)
+	h.evidenceRoutes(mux)
 	mux.HandleFunc("GET /history/{number}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, func() (any, error) { return h.history(r.Context(), r.PathValue("number")) })
 	})
@@ -210,15 +215,44 @@ func (h *house) change(r *http.Request, fn func(context.Context, phone.Number, c
 	return h.history(r.Context(), n.String())
 }
 
-// report returns a pass; "latest" is the newest one that is kept.
+// report returns a pass by its name, or by the beginning of it if only one has it; "latest" is the newest one that is kept.
 func (h *house) report(ctx context.Context, id string) (ledger.Pass, error) {
 	if id != "latest" {
-		return h.ledger.Report(ctx, id)
+		if p, err := h.ledger.Report(ctx, id); !errors.Is(err, ledger.ErrNotFound) {
+			return p, err
+		}
 	}
+	var newest, fits []ledger.Pass
 	for p, err := range h.ledger.Reports(ctx) {
-		return p, err
+		switch {
+		case err != nil:
+			return p, err
+		case id == "latest":
+			return p, nil
+		case strings.HasPrefix(p.ID, id):
+			fits = append(fits, p)
+		case len(newest) < 3:
+			newest = append(newest, p)
+		}
 	}
-	return ledger.Pass{}, fmt.Errorf("report: %w", ledger.ErrNotFound)
+	names := func(passes []ledger.Pass) string {
+		var b []string
+		for _, p := range passes[:min(5, len(passes))] {
+			b = append(b, p.ID)
+		}
+		return strings.Join(b, ", ")
+	}
+	switch {
+	case id == "latest":
+		return ledger.Pass{}, fmt.Errorf("report: %w: no pass has been recorded yet; heed reconcile runs one", ledger.ErrNotFound)
+	case len(fits) == 1:
+		return fits[0], nil
+	case len(fits) > 1:
+		return ledger.Pass{}, fmt.Errorf("report %.40q: %w: %d reports begin like this, among them %s; write more of the name", id, ledger.ErrNotFound, len(fits), names(fits))
+	case len(newest) == 0:
+		return ledger.Pass{}, fmt.Errorf("report %.40q: %w: there are no reports yet", id, ledger.ErrNotFound)
+	}
+	return ledger.Pass{}, fmt.Errorf("report %.40q: %w; the newest are %s, and heed reports list shows all", id, ledger.ErrNotFound, names(newest))
 }
 
 // numberHistory is everything known about a number.
@@ -275,8 +309,12 @@ func answer(w http.ResponseWriter, fn func() (any, error)) {
 	status := http.StatusOK
 	if err != nil {
 		status = http.StatusInternalServerError
-		if errors.Is(err, ledger.ErrNotFound) {
+		var filter *export.FilterError
+		switch {
+		case errors.Is(err, ledger.ErrNotFound):
 			status = http.StatusNotFound
+		case errors.As(err, &filter), errors.Is(err, export.ErrColumn):
+			status = http.StatusUnprocessableEntity
 		}
 		v = step{Error: err.Error()}
 	}
@@ -324,6 +362,7 @@ func stream(ctx context.Context, w http.ResponseWriter, r *http.Request, fn func
 // controlClient calls the handler, wherever it runs.
 type controlClient struct {
 	http  *http.Client
+	noPII bool
 	Local bool // there is no daemon: the store is opened here
 	close func() error
 }
@@ -350,7 +389,7 @@ func (o *options) controlOr(ctx context.Context, std stdio, fresh bool) (_ *cont
 		t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialControl(ctx, cfg.DataDir)
 		}}
-		return &controlClient{http: &http.Client{Transport: t}, close: func() error { t.CloseIdleConnections(); return nil }}, nil
+		return &controlClient{http: &http.Client{Transport: t}, noPII: o.noPII, close: func() error { t.CloseIdleConnections(); return nil }}, nil
 	}
 	if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("talk to the running daemon: %w", err)
@@ -385,7 +424,7 @@ func (o *options) controlOr(ctx context.Context, std stdio, fresh bool) (_ *cont
 		_ = s.Serve(l)
 	}()
 	t := &http.Transport{DialContext: l.dial}
-	return &controlClient{http: &http.Client{Transport: t}, Local: true, close: func() error {
+	return &controlClient{http: &http.Client{Transport: t}, noPII: o.noPII, Local: true, close: func() error {
 		t.CloseIdleConnections()
 		err := s.Close()
 		<-done
@@ -394,12 +433,17 @@ func (o *options) controlOr(ctx context.Context, std stdio, fresh bool) (_ *cont
 	}}, nil
 }
 
+// do asks, with a body in JSON or, if it is a reader, as it comes.
 func (c *controlClient) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
-	b, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
+	r, stream := body.(io.Reader)
+	if !stream {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		r = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://heed"+path, bytes.NewReader(b))
+	req, err := http.NewRequestWithContext(ctx, method, "http://heed"+path, r)
 	if err != nil {
 		return nil, err
 	}
@@ -416,15 +460,15 @@ func (c *controlClient) do(ctx context.Context, method, path string, body any) (
 	if json.Unmarshal(text, &s) != nil || s.Error == "" {
 		s.Error = strings.TrimSpace(string(text))
 	}
-	if resp.StatusCode == http.StatusNotFound {
-		return nil, fmt.Errorf("%s: %w", strings.TrimPrefix(path, "/"), ledger.ErrNotFound)
+	if resp.StatusCode == http.StatusUnprocessableEntity {
+		return nil, usageError{errors.New(s.Error)}
 	}
 	return nil, errors.New(s.Error)
 }
 
-// get reads one JSON answer.
-func (c *controlClient) get(ctx context.Context, path string, into any) error {
-	return c.exchange(ctx, http.MethodGet, path, nil, into)
+// get reads one JSON answer. names are the fields with people's names that --no-pii masks.
+func (c *controlClient) get(ctx context.Context, path string, into any, names ...string) error {
+	return c.exchange(ctx, http.MethodGet, path, nil, into, names...)
 }
 
 // post asks with a body and reads one JSON answer.
@@ -432,7 +476,7 @@ func (c *controlClient) post(ctx context.Context, path string, body, into any) e
 	return c.exchange(ctx, http.MethodPost, path, body, into)
 }
 
-func (c *controlClient) exchange(ctx context.Context, method, path string, body, into any) error {
+func (c *controlClient) exchange(ctx context.Context, method, path string, body, into any, names ...string) error {
 	resp, err := c.do(ctx, method, path, body)
 	if err != nil {
 		return err
@@ -441,7 +485,33 @@ func (c *controlClient) exchange(ctx context.Context, method, path string, body,
 	if into == nil {
 		into = new(json.RawMessage)
 	}
-	return json.NewDecoder(resp.Body).Decode(into)
+	if !c.noPII {
+		return json.NewDecoder(resp.Body).Decode(into)
+	}
+	doc, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if doc, err = maskAnswer(doc, names...); err != nil {
+		return err
+	}
+	return json.Unmarshal(doc, into)
+}
+
+// mask asks the daemon to mask what it renders itself.
+func (o *options) mask(sep string) string {
+	if o.noPII {
+		return sep + "no_pii=1"
+	}
+	return ""
+}
+
+// name is a person's name as it may be printed.
+func (o *options) name(s string) string {
+	if o.noPII {
+		return maskName(s)
+	}
+	return s
 }
 
 // follow reads a streamed answer to its end. The result is filled in even where the answer is an error, as far as it goes.
@@ -514,7 +584,8 @@ type verifyReport struct {
 	Records      uint64   `json:"records"`
 	Segments     int      `json:"segments"`
 	Bytes        int64    `json:"bytes"`
-	Head         string   `json:"head"` // hash of the newest record
+	Head         string   `json:"head"`              // hash of the newest record
+	Anchors      []string `json:"anchors,omitempty"` // that were given and found
 	Index        uint64   `json:"index"`
 	IndexBehind  uint64   `json:"index_behind"`
 	IndexSkipped string   `json:"index_skipped,omitempty"`

@@ -93,8 +93,7 @@ func because(d consent.Decision, n ledger.Number) (why, lifts string) {
 }
 
 func explainCommand(std stdio, o *options) *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
+	return o.withJSON(&cobra.Command{
 		Use:   "explain NUMBER",
 		Short: "Say what a send to a number would get now, and why",
 		Long: `Say what a send to a number would get now, why, since when, and what would change it. Nothing is sent or recorded. The exit
@@ -111,14 +110,9 @@ code is 0 whatever the decision is.`,
 			if err := client.get(c.Context(), "/explain/"+url.PathEscape(args[0]), &x); err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(std.Out, x)
-			}
-			return printExplanation(std.Out, x)
+			return o.print(std, x, func() error { return printExplanation(std.Out, x) })
 		},
-	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return c
+	})
 }
 
 func printExplanation(w io.Writer, x explanation) error {

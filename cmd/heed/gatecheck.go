@@ -29,7 +29,7 @@ func gateCommand(std stdio, o *options) *cobra.Command {
 
 func gateCheckCommand(std stdio, o *options) *cobra.Command {
 	var column, allowedPath, blockedPath string
-	c := &cobra.Command{
+	c := o.withJSON(&cobra.Command{
 		Use:   "check FILE",
 		Short: "Take out of a CSV file whoever must not be texted",
 		Long: `Read a CSV file (UTF-8, with a header) of any size, write the rows that may be texted to standard output, byte for byte
@@ -57,6 +57,9 @@ files are not whole.`,
 					return usageError{errors.New("FILE is -: say with --blocked where the blocked rows go")}
 				}
 				blockedPath = strings.TrimSuffix(args[0], ".csv") + ".blocked.csv"
+			}
+			if allowedPath == "" && (o.json || o.noPII) {
+				return usageError{errors.New("standard output is for the allowed rows as they are: say with --allowed where they go")}
 			}
 			in, size := io.Reader(&interruptible{ctx: c.Context(), r: std.In}), int64(0)
 			if args[0] != "-" {
@@ -109,10 +112,13 @@ files are not whole.`,
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
+			if o.json {
+				return printJSON(std.Out, sum.result(blockedPath, allowedPath))
+			}
 			sum.print(std.Err, blockedPath)
 			return nil
 		},
-	}
+	})
 	c.Flags().StringVar(&column, "column", "", "`NAME` of the column with the number")
 	c.Flags().StringVar(&allowedPath, "allowed", "", "`FILE` for the allowed rows (default: standard output)")
 	c.Flags().StringVar(&blockedPath, "blocked", "", "`FILE` for the blocked rows (default: beside the input, .blocked.csv)")
@@ -182,7 +188,7 @@ func createWhole(name string) (*wholeFile, error) {
 		}
 		return &wholeFile{bufio.NewWriter(f), f, ""}, nil
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".heed-check-*")
+	f, err := os.CreateTemp(filepath.Dir(name), ".heed-part-*")
 	if err != nil {
 		return nil, err
 	}
@@ -233,6 +239,20 @@ type checkSummary struct {
 	Allowed int
 	Blocked map[consent.Reason]int
 	Invalid []string // the first invalid rows, by line; never what is in them
+}
+
+// checkResult is checkSummary as it is printed with --json.
+type checkResult struct {
+	Column      string                 `json:"column"`
+	Allowed     int                    `json:"allowed"`
+	Blocked     map[consent.Reason]int `json:"blocked"` // by reason
+	Invalid     []string               `json:"invalid"` // the first invalid rows, by line
+	AllowedFile string                 `json:"allowed_file"`
+	BlockedFile string                 `json:"blocked_file"`
+}
+
+func (s checkSummary) result(blocked, allowed string) checkResult {
+	return checkResult{s.Column, s.Allowed, s.Blocked, append([]string{}, s.Invalid...), allowed, blocked}
 }
 
 const maxInvalid = 20 // rows that are reported one by one

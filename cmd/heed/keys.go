@@ -23,6 +23,18 @@ type keyRequest struct {
 	Why  string            `json:"why,omitempty"`
 }
 
+// keyAdded and keyRevoked are what the commands print.
+type keyAdded struct {
+	Name string            `json:"name"`
+	May  []connector.Right `json:"may"`
+	Key  string            `json:"key"` // shown this once
+}
+
+type keyRevoked struct {
+	Name    string `json:"name"`
+	Revoked bool   `json:"revoked"`
+}
+
 // keyRoutes serves the commands about API keys.
 func (h *house) keyRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
@@ -64,7 +76,7 @@ them; those of the configuration file are listed too. A running daemon takes a n
 		k.Who, k.Why = whoami(), why
 		return secret, client.exchange(c.Context(), http.MethodPost, path, k, &secret)
 	}
-	add := &cobra.Command{
+	add := o.withJSON(&cobra.Command{
 		Use:   "add NAME",
 		Short: "Make a key and print it, this once",
 		Long: `Make a key and print it on standard output, this once: heed keeps only its hash. Rights, of which none includes another:
@@ -85,14 +97,16 @@ them; those of the configuration file are listed too. A running daemon takes a n
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(std.Err, "The key %q is below. It is not shown again.\n", args[0])
-			_, err = fmt.Fprintln(std.Out, secret)
-			return err
+			return o.print(std, keyAdded{args[0], k.May, secret}, func() error {
+				fmt.Fprintf(std.Err, "The key %q is below. It is not shown again.\n", args[0])
+				_, err = fmt.Fprintln(std.Out, secret)
+				return err
+			})
 		},
-	}
+	})
 	add.Flags().StringSliceVar(&may, "may", nil, "rights, separated by commas: send, read, admin")
-	var asJSON bool
-	list := &cobra.Command{
+	_ = add.RegisterFlagCompletionFunc("may", cobra.FixedCompletions([]string{"send", "read", "admin"}, cobra.ShellCompDirectiveNoFileComp))
+	list := o.withJSON(&cobra.Command{
 		Use:     "list",
 		Short:   "List the keys, without the keys themselves",
 		Example: "  heed keys list\n  heed keys list --json | jq -r '.[] | select(.revoked | not).name'",
@@ -106,41 +120,45 @@ them; those of the configuration file are listed too. A running daemon takes a n
 			if err := client.get(c.Context(), "/keys", &keys); err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(std.Out, keys)
-			}
-			rows := [][]string{{"NAME", "MAY", "IN", "STATE", "SINCE", "BY"}}
-			for _, k := range keys {
-				rights := make([]string, len(k.May))
-				for i, m := range k.May {
-					rights[i] = string(m)
-				}
-				state, since := "valid", ""
-				if k.Revoked {
-					state = "revoked"
-				}
-				if !k.At.IsZero() {
-					since = k.At.Format(time.RFC3339)
-				}
-				rows = append(rows, []string{k.Name, strings.Join(rights, ","), k.In, state, since, k.By})
-			}
-			return printRows(std.Out, rows)
+			return o.print(std, keys, func() error {
+				return printRows(std.Out, []string{"NAME", "MAY", "IN", "STATE", "SINCE", "BY"}, each(keys, func(k connector.KeyInfo) []string {
+					rights := make([]string, len(k.May))
+					for i, m := range k.May {
+						rights[i] = string(m)
+					}
+					state, since := "valid", ""
+					if k.Revoked {
+						state = "revoked"
+					}
+					if !k.At.IsZero() {
+						since = k.At.Format(time.RFC3339)
+					}
+					return []string{k.Name, strings.Join(rights, ","), k.In, state, since, k.By}
+				}))
+			})
 		},
-	}
-	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	revoke := &cobra.Command{
+	})
+	revoke := o.withJSON(&cobra.Command{
 		Use:     "revoke NAME",
 		Short:   "Make a key worthless from now on",
 		Example: "  heed keys revoke workflow --why 'left with an agency'",
 		Args:    cobra.ExactArgs(1),
+		ValidArgsFunction: complete(o, "/keys", func(k connector.KeyInfo) string {
+			if k.Revoked || k.In != "ledger" {
+				return ""
+			}
+			return k.Name
+		}),
 		RunE: func(c *cobra.Command, args []string) error {
 			if _, err := post(c, "/keys/revoke", keyRequest{Name: args[0]}); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(std.Out, "%s is revoked\n", args[0])
-			return err
+			return o.print(std, keyRevoked{args[0], true}, func() error {
+				_, err := fmt.Fprintf(std.Out, "%s is revoked\n", args[0])
+				return err
+			})
 		},
-	}
+	})
 	for _, cmd := range []*cobra.Command{add, revoke} {
 		cmd.Flags().StringVar(&why, "why", "", "the reason, for the record")
 	}

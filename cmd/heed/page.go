@@ -79,6 +79,13 @@ type invited struct {
 	Until time.Time `json:"until"`
 }
 
+// userChanged is what a command about an account did.
+type userChanged struct {
+	Name    string      `json:"name"`
+	Role    people.Role `json:"role,omitempty"`
+	Removed bool        `json:"removed,omitempty"`
+}
+
 // errNoDaemon is for what only a running daemon can do.
 var errNoDaemon = errors.New("no heed runs on this data directory, and a link works only in the one that made it; start heed serve")
 
@@ -133,11 +140,11 @@ exports, admin also opts out in bulk. The commands need a running daemon.`,
 		defer func() { err = errors.Join(err, client.close()) }()
 		u.Who, u.Why = whoami(), why
 		if method == http.MethodGet {
-			return client.get(c.Context(), path, into)
+			return client.get(c.Context(), path, into, "name")
 		}
 		return client.exchange(c.Context(), method, path, u, into)
 	}
-	invite := &cobra.Command{
+	invite := o.withJSON(&cobra.Command{
 		Use:     "invite NAME",
 		Short:   "Print a link at which a person chooses a password; also to set it anew",
 		Example: "  heed users invite ann@example.com --role admin\n  heed users invite ann@example.com    # has forgotten the password",
@@ -147,14 +154,23 @@ exports, admin also opts out in bulk. The commands need a running daemon.`,
 			if err := call(c, http.MethodPost, "/users/invite", userRequest{Name: args[0], Role: people.Role(role)}, &got); err != nil {
 				return err
 			}
-			fmt.Fprintf(std.Err, "The link works once, until %s:\n", got.Until.Format("15:04:05 MST"))
-			_, err := fmt.Fprintln(std.Out, got.Link)
-			return err
+			return o.print(std, got, func() error {
+				fmt.Fprintf(std.Err, "The link works once, until %s:\n", got.Until.Format("15:04:05 MST"))
+				_, err := fmt.Fprintln(std.Out, got.Link)
+				return err
+			})
 		},
-	}
+	})
 	invite.Flags().StringVar(&role, "role", "", "viewer, operator or admin; for somebody who has an account the one that it has")
-	var asJSON bool
-	list := &cobra.Command{
+	roles := cobra.FixedCompletions([]string{string(people.Viewer), string(people.Operator), string(people.Admin)}, cobra.ShellCompDirectiveNoFileComp)
+	_ = invite.RegisterFlagCompletionFunc("role", roles)
+	names := complete(o, "/users", func(a people.Account) string {
+		if a.Removed {
+			return ""
+		}
+		return a.Name
+	})
+	list := o.withJSON(&cobra.Command{
 		Use:     "list",
 		Short:   "List the accounts",
 		Example: "  heed users list\n  heed users list --json | jq -r '.[].name'",
@@ -163,47 +179,54 @@ exports, admin also opts out in bulk. The commands need a running daemon.`,
 			if err := call(c, http.MethodGet, "/users", userRequest{}, &accounts); err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(std.Out, accounts)
-			}
-			rows := [][]string{{"NAME", "ROLE", "STATE", "SINCE", "BY"}}
-			for _, a := range accounts {
-				state := "valid"
-				if a.Removed {
-					state = "removed"
-				}
-				rows = append(rows, []string{a.Name, string(a.Role), state, a.At.Format(time.RFC3339), a.By})
-			}
-			return printRows(std.Out, rows)
+			return o.print(std, accounts, func() error {
+				return printRows(std.Out, []string{"NAME", "ROLE", "STATE", "SINCE", "BY"}, each(accounts, func(a people.Account) []string {
+					state := "valid"
+					if a.Removed {
+						state = "removed"
+					}
+					return []string{a.Name, string(a.Role), state, a.At.Format(time.RFC3339), a.By}
+				}))
+			})
 		},
-	}
-	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	change := &cobra.Command{
+	})
+	change := o.withJSON(&cobra.Command{
 		Use:     "role NAME ROLE",
 		Short:   "Change what a person may do",
 		Example: "  heed users role ann@example.com operator",
 		Args:    cobra.ExactArgs(2),
+		ValidArgsFunction: func(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 1 {
+				return roles(c, args, typed)
+			}
+			return names(c, args, typed)
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := call(c, http.MethodPost, "/users/role", userRequest{Name: args[0], Role: people.Role(args[1])}, nil); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(std.Out, "%s is %s now; open sessions have ended\n", args[0], strings.TrimSpace(args[1]))
-			return err
+			return o.print(std, userChanged{Name: o.name(args[0]), Role: people.Role(strings.TrimSpace(args[1]))}, func() error {
+				_, err := fmt.Fprintf(std.Out, "%s is %s now; open sessions have ended\n", o.name(args[0]), strings.TrimSpace(args[1]))
+				return err
+			})
 		},
-	}
-	remove := &cobra.Command{
-		Use:     "remove NAME",
-		Short:   "Take a person's account away",
-		Example: "  heed users remove ann@example.com --why left",
-		Args:    cobra.ExactArgs(1),
+	})
+	remove := o.withJSON(&cobra.Command{
+		Use:               "remove NAME",
+		Short:             "Take a person's account away",
+		Example:           "  heed users remove ann@example.com --why left",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: names,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := call(c, http.MethodPost, "/users/remove", userRequest{Name: args[0]}, nil); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(std.Out, "%s cannot sign in any more\n", args[0])
-			return err
+			return o.print(std, userChanged{Name: o.name(args[0]), Removed: true}, func() error {
+				_, err := fmt.Fprintf(std.Out, "%s cannot sign in any more\n", o.name(args[0]))
+				return err
+			})
 		},
-	}
+	})
 	for _, cmd := range []*cobra.Command{invite, change, remove} {
 		cmd.Flags().StringVar(&why, "why", "", "the reason, for the record")
 	}

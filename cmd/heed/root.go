@@ -4,34 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
+	"github.com/spf13/pflag"
 )
-
-// stdio is where a command reads and writes. Data goes to Out, everything else to Err.
-type stdio struct {
-	In       io.Reader
-	Out, Err io.Writer
-}
-
-// terminal reports whether w is one, and how wide. Only a terminal gets tables, colours and progress bars.
-func terminal(w io.Writer) (width int, ok bool) {
-	f, isFile := w.(*os.File)
-	if !isFile || !term.IsTerminal(int(f.Fd())) {
-		return 0, false
-	}
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil || width <= 0 {
-		width = 80
-	}
-	return width, true
-}
 
 // Exit codes, as Unix tools use them.
 const (
@@ -50,12 +30,15 @@ var errFailed = errors.New("failed")
 
 // run runs one command line and returns the exit code. It is the whole program but for signals, so that tests can run it.
 func run(ctx context.Context, args []string, std stdio) int {
-	root := newRoot(std)
+	o := &options{}
+	out := &masker{w: std.Out, on: &o.noPII, line: true}
+	std.Out, std.Err = out, &masker{w: std.Err, on: &o.noPII}
+	root := newRoot(std, o)
 	root.SetArgs(args)
 	root.SetIn(std.In)
 	root.SetOut(std.Out)
 	root.SetErr(std.Err)
-	err := root.ExecuteContext(ctx)
+	err := errors.Join(root.ExecuteContext(ctx), out.flush())
 	var usage usageError
 	switch {
 	case err == nil:
@@ -75,10 +58,11 @@ type options struct {
 	config    string
 	logLevel  string
 	logFormat string
+	noPII     bool
+	json      bool // of commands that have it, see withJSON
 }
 
-func newRoot(std stdio) *cobra.Command {
-	o := &options{}
+func newRoot(std stdio, o *options) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "heed",
 		Short: "Makes an SMS opt-out stick",
@@ -86,7 +70,10 @@ func newRoot(std stdio) *cobra.Command {
 record, refuses every send to that number from then on, and proves each night that the CRM, the SMS provider and its
 own ledger agree.
 
-Exit codes: 0 fine, 1 failed, 2 wrong usage.`,
+Exit codes: 0 fine, 1 failed, 2 wrong usage. Results go to standard output, everything else to standard error: tables on
+a terminal, tab-separated lines in a pipe, JSON with --json. NO_COLOR is honoured.
+
+Completion of commands, flags, reports and keys: heed completion --help. Manual pages: heed man --help.`,
 		Example: `  heed demo                     watch it work, without any account
   heed check -c heed.yaml       is everything set up?
   heed serve -c heed.yaml       run it`,
@@ -96,25 +83,50 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage.`,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.PersistentFlags().StringVarP(&o.config, "config", "c", "heed.yaml", "configuration `FILE`")
+	root.PersistentFlags().BoolVar(&o.noPII, "no-pii", false, "mask numbers, names and texts in the output, for a screen that others see")
 	root.PersistentFlags().StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.PersistentFlags().StringVar(&o.logFormat, "log-format", "", "text or json (default: text on a terminal, else json)")
 	root.AddCommand(demoCommand(std, o), sandboxCommand(std, o), serveCommand(std, o), checkCommand(std, o), classifyCommand(std, o),
-		reconcileCommand(std, o), reportsCommand(std, o), historyCommand(std, o), explainCommand(std, o), holdsCommand(std, o), optOutsCommand(std, o), gateCommand(std, o), keysCommand(std, o), usersCommand(std, o), verifyCommand(std, o), healthcheckCommand(o), backupCommand(std, o), versionCommand(std))
-	asUsage := func(_ *cobra.Command, err error) error { return usageError{err} }
-	root.SetFlagErrorFunc(asUsage)
+		reconcileCommand(std, o), reportsCommand(std, o), historyCommand(std, o), explainCommand(std, o), holdsCommand(std, o), optOutsCommand(std, o), gateCommand(std, o), keysCommand(std, o), usersCommand(std, o), verifyCommand(std, o), healthcheckCommand(o), backupCommand(std, o), manCommand(std), versionCommand(std, o))
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{withSuggestion(c, err)} })
 	for _, c := range allCommands(root) {
+		c.SuggestionsMinimumDistance = 2
 		if c.Args == nil {
 			c.Args = cobra.NoArgs
 		}
 		check := c.Args
 		c.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {
+				if names := c.SuggestionsFor(append(args, "")[0]); len(args) > 0 && len(names) > 0 {
+					err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(names, " or "))
+				}
 				return usageError{err}
 			}
 			return nil
 		}
 	}
+	fixed := func(c *cobra.Command, flag string, values ...string) {
+		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+	fixed(root, "log-level", "debug", "info", "warn", "error")
+	fixed(root, "log-format", "text", "json")
 	return root
+}
+
+// withSuggestion names the flag that was probably meant.
+func withSuggestion(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) < 3 {
+		return err
+	}
+	names := &cobra.Command{SuggestionsMinimumDistance: 2}
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		names.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+	})
+	if found := names.SuggestionsFor(unknown.GetSpecifiedName()); len(found) > 0 {
+		return fmt.Errorf("%w; did you mean --%s?", err, strings.Join(found, " or --"))
+	}
+	return err
 }
 
 func allCommands(c *cobra.Command) []*cobra.Command {
@@ -151,41 +163,54 @@ func (o *options) logger(std stdio) (*slog.Logger, error) {
 // version is set by the linker in a release (-X main.version=…); otherwise the build's own information serves.
 var version string
 
-func versionString() string {
-	if version != "" {
-		return version
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v, revision, dirty := info.Main.Version, "", ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision" && len(s.Value) >= 12:
-			revision = s.Value[:12]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			dirty = " (modified)"
-		}
-	}
-	if v == "" || v == "(devel)" {
-		return strings.TrimSpace("devel " + revision + dirty)
-	}
-	return v
+// build is what a program was built from.
+type build struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"`
+	Modified bool   `json:"modified,omitempty"`
+	Go       string `json:"go"`
+	OS       string `json:"os"`
+	Arch     string `json:"arch"`
 }
 
-func versionCommand(std stdio) *cobra.Command {
-	return &cobra.Command{
+func thisBuild() build {
+	b := build{Version: version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+	info, ok := debug.ReadBuildInfo()
+	if ok {
+		for _, s := range info.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				b.Revision = s.Value
+			case "vcs.modified":
+				b.Modified = s.Value == "true"
+			}
+		}
+		if v := info.Main.Version; b.Version == "" && v != "(devel)" {
+			b.Version = v
+		}
+	}
+	if b.Version == "" {
+		b.Version = strings.TrimSpace("devel " + b.Revision[:min(12, len(b.Revision))])
+		if b.Modified {
+			b.Version += " (modified)"
+		}
+	}
+	return b
+}
+
+func versionString() string { return thisBuild().Version }
+
+func versionCommand(std stdio, o *options) *cobra.Command {
+	return o.withJSON(&cobra.Command{
 		Use:     "version",
 		Short:   "Print the build",
-		Example: "  heed version",
+		Example: "  heed version\n  heed version --json | jq -r .version",
 		RunE: func(*cobra.Command, []string) error {
-			goVersion := "go"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				goVersion = info.GoVersion
-			}
-			_, err := fmt.Fprintf(std.Out, "heed %s %s\n", versionString(), goVersion)
-			return err
+			b := thisBuild()
+			return o.print(std, b, func() error {
+				_, err := fmt.Fprintf(std.Out, "heed %s %s\n", b.Version, b.Go)
+				return err
+			})
 		},
-	}
+	})
 }

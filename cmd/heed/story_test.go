@@ -430,7 +430,7 @@ func TestCommandsKeepUnixHabits(t *testing.T) {
 			}
 		})
 	}
-	for _, c := range allCommands(newRoot(stdio{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard})) {
+	for _, c := range allCommands(newRoot(stdio{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard}, &options{})) {
 		if c.HasParent() && c.Short == "" {
 			t.Errorf("%s has no description", c.CommandPath())
 		}

@@ -292,7 +292,7 @@ func (h *Handler) objects(ctx context.Context, c connector.CRM) (out []string, _
 	after := crm.Key{}
 	for more := true; more; {
 		more = false
-		for r, err := range h.Ledger.Mirror(c.Name).All(ctx, after) {
+		for r, err := range h.Ledger.Mirror(c.Name).Between(ctx, after, crm.Key{}) {
 			if err != nil {
 				return nil, err
 			}

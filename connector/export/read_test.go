@@ -1,6 +1,7 @@
 package export
 
 import (
+	"archive/zip"
 	"bytes"
 	"errors"
 	"fmt"
@@ -178,6 +179,28 @@ func TestWorkbooksOfPeopleAreRead(t *testing.T) {
 	}
 	if _, _, err := list(Reader{}, bytes.NewReader(b.Bytes()[:b.Len()/2])); !errors.Is(err, ErrList) {
 		t.Errorf("half a workbook: %v", err)
+	}
+}
+
+// A small file that unpacks to a large one is refused before it is unpacked.
+func TestAWorkbookThatExplodesIsRefused(t *testing.T) {
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	w, err := z.Create("xl/worksheets/sheet1.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunk := make([]byte, 1<<20)
+	for range minUnpacked>>20 + 1 {
+		if _, err := w.Write(chunk); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, got, err := list(Reader{}, &b); !errors.Is(err, ErrList) || !strings.Contains(err.Error(), "unzip size exceeds") || len(got) > 0 {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 

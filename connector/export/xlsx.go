@@ -20,8 +20,12 @@ const (
 	// about a quarter of it. A larger list can be brought as CSV, which has no limit.
 	MaxWorkbook = 128 << 20
 
-	maxUnzipped = 4 << 30 // bytes of all parts together; sheets above 16 MiB are unpacked to a temporary file
-	sheetName   = "Numbers"
+	// All parts of a workbook together may be unpackRatio times as large as the file, and minUnpacked bytes at any rate. Real
+	// ones are some twenty times as large. Sheets above 16 MiB are unpacked to a temporary file.
+	unpackRatio = 100
+	minUnpacked = 64 << 20
+
+	sheetName = "Numbers"
 )
 
 // sheetRows is how many rows a sheet has (Excel's limit). A test makes it smaller.
@@ -105,7 +109,7 @@ func workbook(r io.Reader, fn func(sheet string, line int, cells []string) error
 	if len(b) > MaxWorkbook {
 		return fmt.Errorf("%w: the workbook is larger than %d MB: save the list as CSV", ErrList, MaxWorkbook>>20)
 	}
-	f, err := excelize.OpenReader(bytes.NewReader(b), excelize.Options{RawCellValue: true, UnzipSizeLimit: maxUnzipped, UnzipXMLSizeLimit: excelize.StreamChunkSize})
+	f, err := excelize.OpenReader(bytes.NewReader(b), excelize.Options{RawCellValue: true, UnzipSizeLimit: max(minUnpacked, unpackRatio*int64(len(b))), UnzipXMLSizeLimit: excelize.StreamChunkSize})
 	if err != nil {
 		return fmt.Errorf("%w: not a whole workbook, or one with a password: %w", ErrList, err)
 	}

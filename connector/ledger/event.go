@@ -40,7 +40,7 @@ const (
 // An event is immutable once appended.
 type Event struct {
 	Seq    uint64       `json:"-"` // its place in the ledger, set by the ledger
-	Hash   [32]byte     `json:"-"` // SHA-256 of its record in the log, set when read back
+	Hash   [32]byte     `json:"-"` // of its record: see package chain; set when read back
 	Kind   Kind         `json:"kind"`
 	ID     string       `json:"id,omitempty"`    // unique, at most 512 bytes; "" is never a duplicate
 	At     time.Time    `json:"at"`              // when heed recorded it, UTC

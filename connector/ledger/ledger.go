@@ -24,9 +24,18 @@ import (
 	"time"
 
 	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/ledger/chain"
 	"github.com/heed-sms/heed/crm"
 	"github.com/heed-sms/heed/sms/phone"
 )
+
+// Proven is a step of a proof.
+type Proven struct {
+	chain.Link
+	Own     bool        // it is an event of the number; else Nonce and Payload are empty
+	Nonce   chain.Nonce // with the payload it amounts to the link's digest
+	Payload []byte      // the event as Encode returned it; valid until the next step
+}
 
 // Ledger is an engine. All methods are safe for concurrent use.
 type Ledger interface {
@@ -69,6 +78,13 @@ type Ledger interface {
 	Traffic(ctx context.Context, since time.Time) iter.Seq2[Traffic, error]
 	// History yields every event that concerns a number, oldest first.
 	History(ctx context.Context, n phone.Number) iter.Seq2[Event, error]
+	// Prove yields what proves a number's events to whoever knows the hash of a later one: links of the hash chain, by
+	// ascending sequence, each following the one before it (chain.Link.Follows), from the number's first event to the
+	// newest event of the ledger, by way of all of the number's events and of the given sequences, which ascend; those
+	// that do not lie in between are left out. Only the number's own events come with payload and nonce. Events that an
+	// engine cannot prove, because an early build recorded them, are left out at the beginning. A number without events
+	// yields nothing.
+	Prove(ctx context.Context, n phone.Number, through []uint64) iter.Seq2[Proven, error]
 	// Events yields the whole ledger from a sequence on, oldest first.
 	Events(ctx context.Context, from uint64) iter.Seq2[Event, error]
 	// Event returns one event of a number, or ErrNotFound.
@@ -235,8 +251,9 @@ type Mirror interface {
 	Wrote(ctx context.Context, keys []crm.Key, optedOut bool, at time.Time) error
 	// Delete forgets records.
 	Delete(ctx context.Context, keys []crm.Key) error
-	// All yields every record after a key, in the order of (object, id).
-	All(ctx context.Context, after crm.Key) iter.Seq2[MirrorRecord, error]
+	// Between yields the records after a key up to and including another (the zero Key: to the end), in the order of
+	// (object, id), both compared byte by byte. The caller may write while it reads.
+	Between(ctx context.Context, after, upTo crm.Key) iter.Seq2[MirrorRecord, error]
 	// Len returns how many records are known.
 	Len(ctx context.Context) (int, error)
 }
@@ -244,13 +261,13 @@ type Mirror interface {
 // MirrorRecord is one CRM record as heed last saw or wrote it.
 type MirrorRecord struct {
 	crm.Key
-	Numbers  []phone.Number `json:"n,omitempty"` // each once, in field order
-	Unparsed int            `json:"u,omitempty"` // non-empty phone fields that are no number
-	OptedOut bool           `json:"o,omitempty"`
-	Stamp    time.Time      `json:"s,omitzero"`  // the CRM's stamp of the version that heed read
-	SeenAt   time.Time      `json:"v,omitzero"`  // by heed's clock: when the read began that saw it
-	WroteAt  time.Time      `json:"w,omitzero"`  // by heed's clock: when heed's latest write of the box ended
-	Sweep    uint64         `json:"g,omitempty"` // number of the full pass that saw it last
+	Numbers  []phone.Number // each once, in field order
+	Unparsed int            // non-empty phone fields that are no number
+	OptedOut bool
+	Stamp    time.Time // the CRM's stamp of the version that heed read
+	SeenAt   time.Time // by heed's clock: when the read began that brought this version
+	WroteAt  time.Time // by heed's clock: when heed's latest write of the box ended
+	Missing  uint64    // number of the full pass that went past it without seeing it; 0 if none did
 }
 
 // MergeMirror returns what to keep of a record that was just read, given what was known. A read that began before

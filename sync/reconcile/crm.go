@@ -1,11 +1,13 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/heed-sms/heed/connector/consent"
@@ -18,7 +20,8 @@ import (
 type source struct {
 	CRM
 	mirror ledger.Mirror
-	sweep  uint64          // number of the full read in progress, 0 if none is
+	scan   *scan           // the full read in progress, nil while changes are read
+	read   time.Time       // by heed's clock: when the last full read that ended began
 	counts map[string]int  // what was counted while reading it
 	via    map[string]took // by id: records that took over from others
 	pages  int
@@ -34,12 +37,20 @@ type took struct{ how, from string }
 // scan is the checkpoint of a full read that has not ended.
 type scan struct {
 	Pass    string         `json:"pass"`
-	Sweep   uint64         `json:"sweep"`
+	Number  uint64         `json:"sweep"` // of this full read: it marks what it goes past without seeing it
 	After   crm.Key        `json:"after"`
 	AsOf    time.Time      `json:"as_of"`   // of its first page: where the reading of changes goes on afterwards
 	Started time.Time      `json:"started"` // by heed's clock
-	Seen    int            `json:"seen"`    // records so far
 	Counts  map[string]int `json:"counts,omitempty"`
+
+	// Walked holds, for each object, the greatest id so far: up to there, each known record was seen or marked. Missed says
+	// that one was marked.
+	Walked map[string]string `json:"walked,omitempty"`
+	Missed bool              `json:"missed,omitempty"`
+
+	// The answer that its last page was part of, see source.asOf.
+	PageAsOf time.Time `json:"page_as_of,omitzero"`
+	PageSeen time.Time `json:"page_seen,omitzero"`
 }
 
 // maxVia bounds how many merges and conversions are remembered within a pass, to name them as the cause.
@@ -63,14 +74,12 @@ func (p *pass) crm(ctx context.Context, c CRM) error {
 	if err != nil {
 		return err
 	}
+	if s.read, err = p.loadTime(ctx, "full/"+c.Name); err != nil {
+		return err
+	}
 	if p.all || since.IsZero() {
 		return p.everything(ctx, s)
 	}
-	var unfinished scan
-	if _, err := p.load(ctx, "scan/"+c.Name, &unfinished); err != nil {
-		return err
-	}
-	s.sweep = unfinished.Sweep // a record that is alive now must not be removed when that read is gone on with
 	return p.changes(ctx, s, since)
 }
 
@@ -113,11 +122,14 @@ func (p *pass) everything(ctx context.Context, s *source) error {
 	resumed = resumed && !p.opts.DryRun && now.Sub(at.Started).Abs() <= goOn
 	switch {
 	case !resumed:
-		at = scan{Pass: p.pass.ID, Sweep: max(uint64(max(now.UnixMilli(), 0)), at.Sweep+1), Started: now}
+		at = scan{Pass: p.pass.ID, Number: max(uint64(max(now.UnixMilli(), 0)), at.Number+1), Started: now}
 	case at.Pass == p.pass.ID:
 		maps.Copy(s.counts, at.Counts)
 	}
-	at.Pass, s.sweep = p.pass.ID, at.Sweep
+	if at.Walked == nil {
+		at.Walked = map[string]string{}
+	}
+	at.Pass, s.scan, s.asOf, s.seenAt = p.pass.ID, &at, at.PageAsOf, at.PageSeen
 	// That a CRM is read in full is worth a report, even if everything is in order.
 	if err := p.record(ctx); err != nil {
 		return err
@@ -140,13 +152,14 @@ func (p *pass) everything(ctx context.Context, s *source) error {
 			return err
 		}
 		p.progress(stage, s.counts["records_read"], page.Total)
-		at.After, at.Counts, at.Seen = page.Next, s.counts, at.Seen+len(page.Records)
+		at.After, at.Counts, at.PageAsOf, at.PageSeen = page.Next, s.counts, s.asOf, s.seenAt
 		if err := p.save(ctx, cursor, at); err != nil {
 			return err
 		}
 		asked = p.Now().UTC()
 	}
-	if err := p.removeUnseen(ctx, s, at.Seen); err != nil {
+	whole, err := p.removeUnseen(ctx, s)
+	if err != nil {
 		return err
 	}
 	if at.AsOf.IsZero() {
@@ -158,6 +171,11 @@ func (p *pass) everything(ctx context.Context, s *source) error {
 	}
 	if err := p.saveTime(ctx, "crm/"+s.Name, at.AsOf); err != nil {
 		return err
+	}
+	if whole {
+		if err := p.saveTime(ctx, "full/"+s.Name, at.Started); err != nil {
+			return err
+		}
 	}
 	p.done = append(p.done, s.Name)
 	before := p.pass.Counts
@@ -173,9 +191,10 @@ func (p *pass) everything(ctx context.Context, s *source) error {
 	return p.Ledger.SetCursor(ctx, cursor, "")
 }
 
-// read is a record of a page, with its numbers.
+// read is a record of a page, with its numbers and with what the mirror knew of it before the page, nil for nothing.
 type read struct {
-	crm.Record
+	*crm.Record
+	old     *ledger.MirrorRecord
 	numbers []phone.Number
 	bad     int // phone fields that are no number
 }
@@ -190,54 +209,45 @@ func (p *pass) page(ctx context.Context, s *source, page crm.Page, asked time.Ti
 		return err
 	}
 	s.pages++
-	if s.pages == 1 || page.AsOf.IsZero() || !page.AsOf.Equal(s.asOf) {
+	if page.AsOf.IsZero() || !page.AsOf.Equal(s.asOf) {
 		s.asOf, s.seenAt = page.AsOf, asked
 	}
 	if len(page.Records) > 0 { // what is left after an interruption may be an empty page
 		s.counts["pages"]++
 		s.counts["records_read"] += len(page.Records)
 	}
-
-	// The last of several versions of a record counts.
-	last := make(map[crm.Key]int, len(page.Records))
-	for i, rec := range page.Records {
-		last[rec.Key] = i
-		if len(s.via) < maxVia {
-			if rec.MergedInto != "" {
-				s.via[rec.MergedInto] = took{Merged, rec.ID}
-			}
-			if rec.Converted != nil && rec.Converted.ID != "" {
-				s.via[rec.Converted.ID] = took{Converted, rec.ID}
-			}
-		}
-	}
-	var gone []crm.Key
-	var live []read
-	keys := make([]crm.Key, 0, len(last))
-	for i, rec := range page.Records {
-		switch {
-		case last[rec.Key] != i:
-		case rec.Deleted || rec.Converted != nil:
-			gone = append(gone, rec.Key) // who took over is read by its own stamp
-		default:
-			live = append(live, p.parse(s, rec))
-			keys = append(keys, rec.Key)
-		}
-	}
-	known, err := s.mirror.Get(ctx, keys)
+	p.rememberVia(s, page.Records)
+	records := inOrder(page.Records)
+	known, err := p.known(ctx, s, records)
 	if err != nil {
 		return err
 	}
-	olds := make(map[crm.Key]*ledger.MirrorRecord, len(known))
-	for i := range known {
-		if !known[i].Stamp.IsZero() { // else a page that was interrupted has only announced it
-			olds[known[i].Key] = &known[i]
+	var gone []crm.Key
+	live := make([]read, 0, len(records))
+	numbers := make([]phone.Number, 0, len(records)+len(records)/2) // of all records, one after the other
+	for i := range records {
+		rec, old := &records[i], known[i]
+		switch {
+		case rec.Deleted || rec.Converted != nil:
+			gone = append(gone, rec.Key) // who took over is read by its own stamp
+		case old != nil && old.SeenAt.After(s.seenAt) && old.Stamp.After(rec.Stamp):
+			// A newer version was read since this answer was given.
+		default:
+			r := read{Record: rec}
+			if old != nil && !old.Stamp.IsZero() { // else a page that was interrupted has only announced it
+				if old.SeenAt.Before(s.read) {
+					old.SeenAt = s.read
+				}
+				r.old = old
+			}
+			numbers = p.parse(s, &r, numbers)
+			live = append(live, r)
 		}
 	}
-	if err := p.announce(ctx, s, live, olds); err != nil {
+	if err := p.announce(ctx, s, live); err != nil {
 		return err
 	}
-	findings, err := p.compare(ctx, s, live, olds)
+	findings, err := p.compare(ctx, s, live)
 	if err != nil {
 		return err
 	}
@@ -247,14 +257,15 @@ func (p *pass) page(ctx context.Context, s *source, page crm.Page, asked time.Ti
 	if p.opts.DryRun {
 		return nil
 	}
-	puts := make([]ledger.MirrorRecord, len(live))
-	for i, r := range live {
-		puts[i] = ledger.MirrorRecord{Key: r.Key, Numbers: r.numbers, Unparsed: r.bad, OptedOut: r.OptedOut, Stamp: r.Stamp, SeenAt: s.seenAt, Sweep: s.sweep}
-		// A full read that is gone on with later must know which records it has seen; one that has not begun must not
-		// take an earlier one's number for its own.
-		if old := olds[r.Key]; s.sweep == 0 && old != nil {
-			puts[i].Sweep = old.Sweep
+	var puts []ledger.MirrorRecord
+	for _, r := range live {
+		m := ledger.MirrorRecord{Key: r.Key, Numbers: r.numbers, Unparsed: r.bad, OptedOut: r.OptedOut, Stamp: r.Stamp, SeenAt: s.seenAt}
+		// In a night nearly every record is as it was, and that it was seen again is known from the read as a whole. Between
+		// full reads it is kept, so that a full read which is gone on with does not miss what it had no chance to see.
+		if s.scan != nil && r.old != nil && r.old.Missing == 0 && same(*r.old, ledger.MergeMirror(*r.old, m)) {
+			continue
 		}
+		puts = append(puts, m)
 	}
 	if err := s.mirror.Put(ctx, puts); err != nil {
 		return err
@@ -274,27 +285,155 @@ func (p *pass) page(ctx context.Context, s *source, page crm.Page, asked time.Ti
 	}
 	var unled []read
 	for _, r := range live {
-		old := olds[r.Key]
-		led := old != nil && !slices.ContainsFunc(r.numbers, func(n phone.Number) bool { return !slices.Contains(old.Numbers, n) })
+		led := r.old != nil && !slices.ContainsFunc(r.numbers, func(n phone.Number) bool { return !slices.Contains(r.old.Numbers, n) })
 		if !led && !planned[r.Key] {
 			unled = append(unled, r)
 		}
 	}
-	if findings, err = p.compare(ctx, s, unled, olds); err != nil {
+	if findings, err = p.compare(ctx, s, unled); err != nil {
 		return err
 	}
 	return p.note(ctx, findings...)
 }
 
+// rememberVia keeps which records of the page took over from others.
+func (p *pass) rememberVia(s *source, records []crm.Record) {
+	for i := range records {
+		rec := &records[i]
+		if rec.MergedInto == "" && rec.Converted == nil || len(s.via) >= maxVia {
+			continue
+		}
+		if rec.MergedInto != "" {
+			s.via[rec.MergedInto] = took{Merged, rec.ID}
+		}
+		if rec.Converted != nil && rec.Converted.ID != "" {
+			s.via[rec.Converted.ID] = took{Converted, rec.ID}
+		}
+	}
+}
+
+// inOrder returns a page's records in the mirror's order. Of several versions of a record the last one counts.
+func inOrder(records []crm.Record) []crm.Record {
+	ordered := true
+	for i := 1; i < len(records) && ordered; i++ {
+		ordered = compareKeys(records[i-1].Key, records[i].Key) < 0
+	}
+	if ordered {
+		return records
+	}
+	records = slices.Clone(records)
+	slices.SortStableFunc(records, func(a, b crm.Record) int { return compareKeys(a.Key, b.Key) })
+	kept := records[:0]
+	for i := range records {
+		if i+1 == len(records) || records[i+1].Key != records[i].Key {
+			kept = append(kept, records[i])
+		}
+	}
+	return kept
+}
+
+func compareKeys(a, b crm.Key) int {
+	return cmp.Or(strings.Compare(a.Object, b.Object), strings.Compare(a.ID, b.ID))
+}
+
+// same reports whether there is nothing to store.
+func same(old, new ledger.MirrorRecord) bool {
+	return old.OptedOut == new.OptedOut && old.Unparsed == new.Unparsed && old.Stamp.Equal(new.Stamp) && slices.Equal(old.Numbers, new.Numbers)
+}
+
+// known returns what the mirror knows of each record of a page, nil for nothing. records are in the mirror's order.
+//
+// A full read goes through the mirror beside the CRM: it takes the known records from the page before up to this one in
+// one walk, and marks those that the page does not have. That is right in whatever order the records come: what is marked
+// and comes later is unmarked then. It is quick if they come in the mirror's order, as they do from Salesforce.
+func (p *pass) known(ctx context.Context, s *source, records []crm.Record) ([]*ledger.MirrorRecord, error) {
+	out := make([]*ledger.MirrorRecord, len(records))
+	at := func(k crm.Key) (int, bool) {
+		return slices.BinarySearchFunc(records, k, func(r crm.Record, k crm.Key) int { return compareKeys(r.Key, k) })
+	}
+	var apart []crm.Key
+	for from := 0; from < len(records); {
+		object, to := records[from].Object, from
+		for to < len(records) && records[to].Object == object {
+			to++
+		}
+		walked, last := "", ""
+		if s.scan != nil {
+			walked, last = s.scan.Walked[object], records[to-1].ID
+		}
+		next := from
+		for ; next < to && (s.scan == nil || records[next].ID <= walked); next++ {
+			apart = append(apart, records[next].Key)
+		}
+		if next < to {
+			err := p.walk(ctx, s, crm.Key{Object: object, ID: walked}, crm.Key{Object: object, ID: last}, func(r *ledger.MirrorRecord) bool {
+				for next < to && records[next].ID < r.ID {
+					next++
+				}
+				if next == to || records[next].ID != r.ID {
+					return false
+				}
+				out[next] = r
+				return true
+			})
+			if err != nil {
+				return nil, err
+			}
+			s.scan.Walked[object] = last
+		}
+		from = to
+	}
+	if len(apart) == 0 {
+		return out, nil
+	}
+	found, err := s.mirror.Get(ctx, apart)
+	for i := range found {
+		if j, ok := at(found[i].Key); ok {
+			out[j] = &found[i]
+		}
+	}
+	return out, err
+}
+
+// walk hands the known records between two keys to seen, in order, and marks those of which it does not say that this
+// full read saw them. One that was read since the full read began is alive, and only newer than what that read shows.
+func (p *pass) walk(ctx context.Context, s *source, after, upTo crm.Key, seen func(*ledger.MirrorRecord) bool) error {
+	var marks []ledger.MirrorRecord
+	flush := func() error {
+		if len(marks) == 0 || p.opts.DryRun {
+			return nil
+		}
+		s.scan.Missed = true
+		err := s.mirror.Put(ctx, marks)
+		marks = marks[:0]
+		return err
+	}
+	for r, err := range s.mirror.Between(ctx, after, upTo) {
+		if err != nil {
+			return err
+		}
+		if seen(&r) || !r.SeenAt.Before(s.scan.Started) {
+			continue
+		}
+		r.Missing = s.scan.Number
+		if marks = append(marks, r); len(marks) == sweepBatch {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
 // announce makes the mirror lead to the page's records from numbers from which it does not yet, and leaves everything
 // else that is known of them as it is. A record without a stamp is one that was announced and not yet compared.
-func (p *pass) announce(ctx context.Context, s *source, live []read, olds map[crm.Key]*ledger.MirrorRecord) error {
+func (p *pass) announce(ctx context.Context, s *source, live []read) error {
 	if p.opts.DryRun {
 		return nil
 	}
 	var puts []ledger.MirrorRecord
 	for _, r := range live {
-		old := olds[r.Key]
+		old := r.old
 		if old == nil {
 			puts = append(puts, ledger.MirrorRecord{Key: r.Key, Numbers: r.numbers, Unparsed: r.bad, OptedOut: r.OptedOut, SeenAt: s.seenAt})
 			continue
@@ -312,31 +451,33 @@ func (p *pass) announce(ctx context.Context, s *source, live []read, olds map[cr
 	return s.mirror.Put(ctx, puts)
 }
 
-func (p *pass) parse(s *source, rec crm.Record) read {
-	r := read{Record: rec}
-	for _, f := range rec.Phones {
+// parse reads a record's numbers, which are appended to those of the records before it.
+func (p *pass) parse(s *source, r *read, numbers []phone.Number) []phone.Number {
+	from := len(numbers)
+	for _, f := range r.Phones {
 		n, err := phone.Parse(f.Raw, p.Region)
 		switch {
 		case err != nil:
 			r.bad++
-		case !slices.Contains(r.numbers, n):
-			r.numbers = append(r.numbers, n)
+		case !slices.Contains(numbers[from:], n):
+			numbers = append(numbers, n)
 		}
 	}
+	r.numbers = slices.Clip(numbers[from:])
 	if r.bad > 0 {
 		s.counts["phones_unreadable"] += r.bad
 	}
 	if len(r.numbers) == 0 {
 		s.counts["records_without_number"]++
-		if rec.OptedOut {
+		if r.OptedOut {
 			s.counts["ticked_without_number"]++
 		}
 	}
-	return r
+	return numbers
 }
 
 // compare plans the page. Nearly all records agree with the ledger, which memory tells; the others are looked up.
-func (p *pass) compare(ctx context.Context, s *source, live []read, olds map[crm.Key]*ledger.MirrorRecord) ([]finding, error) {
+func (p *pass) compare(ctx context.Context, s *source, live []read) ([]finding, error) {
 	var differ []read
 	waiting := map[phone.Number]bool{}
 	for _, r := range live {
@@ -358,10 +499,10 @@ func (p *pass) compare(ctx context.Context, s *source, live []read, olds map[crm
 		}
 		waiting[n] = slices.ContainsFunc(owed, func(o ledger.Owed) bool { return o.Kind == ledger.OweBoxes })
 	}
-	p.askWho(ctx, s, differ, olds)
+	p.askWho(ctx, s, differ)
 	together := map[burst]int{}
 	for _, r := range live {
-		together[burstOf(r.Record)]++
+		together[burstOf(*r.Record)]++
 	}
 	// Two records of one page can change the same number's consent; the second one sees what the first one did.
 	facts := map[phone.Number]ledger.Number{}
@@ -381,11 +522,11 @@ func (p *pass) compare(ctx context.Context, s *source, live []read, olds map[crm
 			numbers[i] = num{k, waiting[n]}
 		}
 		from := s.via[r.ID]
-		c, ok := plan(olds[r.Key], r.Record, s.seenAt, numbers, from.how)
+		c, ok := plan(r.old, *r.Record, s.seenAt, numbers, from.how)
 		if !ok {
 			continue
 		}
-		c.cause = who(c.cause, r.ModifiedBy, together[burstOf(r.Record)])
+		c.cause = who(c.cause, r.ModifiedBy, together[burstOf(*r.Record)])
 		if c.cause == from.how {
 			c.from = from.from
 		}
@@ -414,14 +555,14 @@ func burstOf(r crm.Record) burst {
 
 // askWho finds out who changed the boxes that were unticked, where the CRM keeps a history of the field: whoever changed
 // the record last may have changed something else. What it cannot find out stays as the record says.
-func (p *pass) askWho(ctx context.Context, s *source, differ []read, olds map[crm.Key]*ledger.MirrorRecord) {
+func (p *pass) askWho(ctx context.Context, s *source, differ []read) {
 	h, ok := s.Directory.(crm.Historian)
 	if !ok {
 		return
 	}
 	var keys []crm.Key
 	for _, r := range differ {
-		if old := olds[r.Key]; old != nil && old.OptedOut && !r.OptedOut {
+		if r.old != nil && r.old.OptedOut && !r.OptedOut {
 			keys = append(keys, r.Key)
 		}
 	}
@@ -517,19 +658,45 @@ const (
 )
 
 // removeUnseen forgets the records that a full read did not come across: they were erased, or heed's user may not see
-// them any more. Those of opted-out numbers are reported, because their boxes are out of reach.
-func (p *pass) removeUnseen(ctx context.Context, s *source, seen int) error {
+// them any more. Those of opted-out numbers are reported, because their boxes are out of reach. It returns false if so
+// many are missing that the reading is doubted rather than the records.
+func (p *pass) removeUnseen(ctx context.Context, s *source) (whole bool, _ error) {
 	if p.opts.DryRun {
-		return nil // nothing was marked as seen
+		return false, nil // nothing was marked
 	}
-	total, err := s.mirror.Len(ctx)
-	if err != nil {
-		return err
+	// What lies behind the last record of each object, and objects that are not read any more, were not gone through yet.
+	none := func(*ledger.MirrorRecord) bool { return false }
+	for after := (crm.Key{}); ; {
+		first, ok, err := p.first(ctx, s, after)
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			break
+		}
+		end := crm.Key{Object: first.Object, ID: "\xff"} // behind every id
+		if err := p.walk(ctx, s, crm.Key{Object: first.Object, ID: s.scan.Walked[first.Object]}, end, none); err != nil {
+			return false, err
+		}
+		after = end
 	}
-	if total > vanished && seen < total/2 {
+	if !s.scan.Missed {
+		return true, nil
+	}
+	total, missing := 0, 0
+	for r, err := range s.mirror.Between(ctx, crm.Key{}, crm.Key{}) {
+		if err != nil {
+			return false, err
+		}
+		total++
+		if r.Missing == s.scan.Number {
+			missing++
+		}
+	}
+	if total > vanished && missing > total/2 {
 		p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("%s showed %d records; %d were known. Has heed's user lost its access? Nothing was forgotten.",
-			s.Name, seen, total))
-		return nil
+			s.Name, total-missing, total))
+		return false, nil
 	}
 	stage := "looking for records that are gone from " + s.Name
 	looked, hidden := 0, 0
@@ -538,19 +705,20 @@ func (p *pass) removeUnseen(ctx context.Context, s *source, seen int) error {
 		more = false
 		var unseen []crm.Key
 		var findings []finding
-		for r, err := range s.mirror.All(ctx, after) {
+		for r, err := range s.mirror.Between(ctx, after, crm.Key{}) {
 			if err != nil {
-				return err
+				return false, err
 			}
 			looked++
 			after = r.Key
-			if r.Sweep != s.sweep {
-				unseen = append(unseen, r.Key)
-				i := slices.IndexFunc(r.Numbers, func(n phone.Number) bool { return p.Ledger.State(n) == consent.OptedOut })
-				if i >= 0 {
-					if hidden++; hidden <= maxHidden {
-						findings = append(findings, p.hidden(s, r.Key, r.Numbers[i]))
-					}
+			if r.Missing != s.scan.Number {
+				continue
+			}
+			unseen = append(unseen, r.Key)
+			i := slices.IndexFunc(r.Numbers, func(n phone.Number) bool { return p.Ledger.State(n) == consent.OptedOut })
+			if i >= 0 {
+				if hidden++; hidden <= maxHidden {
+					findings = append(findings, p.hidden(s, r.Key, r.Numbers[i]))
 				}
 			}
 			if len(unseen) == sweepBatch {
@@ -560,17 +728,25 @@ func (p *pass) removeUnseen(ctx context.Context, s *source, seen int) error {
 		}
 		p.progress(stage, looked, total)
 		if err := p.note(ctx, findings...); err != nil {
-			return err
+			return false, err
 		}
 		if err := s.mirror.Delete(ctx, unseen); err != nil {
-			return err
+			return false, err
 		}
 		s.counts["records_hidden"] += len(unseen)
 	}
 	if hidden > maxHidden {
 		p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("%s: %d records of opted-out numbers are gone; the report names the first %d.", s.Name, hidden, maxHidden))
 	}
-	return nil
+	return true, nil
+}
+
+// first returns the first known record after a key.
+func (p *pass) first(ctx context.Context, s *source, after crm.Key) (ledger.MirrorRecord, bool, error) {
+	for r, err := range s.mirror.Between(ctx, after, crm.Key{}) {
+		return r, err == nil, err
+	}
+	return ledger.MirrorRecord{}, false, nil
 }
 
 func (p *pass) hidden(s *source, key crm.Key, n phone.Number) finding {

@@ -157,7 +157,7 @@ func TestPlan(t *testing.T) {
 			if !slices.ContainsFunc(Causes, func(x Cause) bool { return x.Name == got.cause }) {
 				t.Errorf("cause %q is not documented", got.cause)
 			}
-			if s := detail(read{Record: c.rec}, got, c.numbers); strings.Contains(s, "555014") || strings.Contains(s, "  ") {
+			if s := detail(read{Record: &c.rec}, got, c.numbers); strings.Contains(s, "555014") || strings.Contains(s, "  ") {
 				t.Errorf("sentence %q", s)
 			}
 			// Applied, the plan leaves nothing to plan.

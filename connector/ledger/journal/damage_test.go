@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/heed-sms/heed/connector/ledger/chain"
 )
 
 // lastBatch returns where the last batch begins in the last segment, and its first sequence.
@@ -155,7 +157,7 @@ func TestDamageBeforeALaterBatchIsRefused(t *testing.T) {
 	}
 	later := int(pos[4].Offset)
 	for name2, damage := range map[string]func(b []byte) []byte{
-		"one bit of a payload":           func(b []byte) []byte { b[pos[1].Offset+prefixLen] ^= 1; return b },
+		"one bit of a payload":           func(b []byte) []byte { b[pos[1].Offset+payloadAt] ^= 1; return b },
 		"a length":                       func(b []byte) []byte { b[pos[2].Offset] ^= 1; return b },
 		"a huge length":                  func(b []byte) []byte { b[pos[2].Offset+3] = 0xff; return b },
 		"a zeroed batch":                 func(b []byte) []byte { clear(b[pos[1].Offset:later]); return b },
@@ -184,7 +186,7 @@ func TestAPayloadThatLooksLikeALaterRecordDoesNotBlockTheStart(t *testing.T) {
 	j := open(t, dir, Options{BallastBytes: -1})
 	fillJournal(t, j, 2)
 	// Whoever writes such a message does not know the segment's salt.
-	forged := appendRecord(nil, 0, 9, 9, new([sha256.Size]byte), []byte("forged"))
+	forged := appendRecord(nil, 0, 9, 9, new([sha256.Size]byte), new(chain.Nonce), []byte("forged"))
 	if _, err := j.Append([][]byte{append([]byte("quote: "), forged...)}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -206,12 +208,16 @@ func TestRecordsThatAreReadableButDoNotFollowAreNeverCutOff(t *testing.T) {
 	}
 	from, _ := lastBatch(t, im)
 	last := im[name][from:]
-	prev := [sha256.Size]byte(last[24:prefixLen])
+	prev := [sha256.Size]byte(last[24:prefixLen]) // its own hash
+	nonce := chain.Nonce(last[prefixLen:])
 	for what, rec := range map[string][]byte{
-		"a repeated sequence": appendRecord(nil, h.seed(), 2, 2, &prev, last[prefixLen:]),
-		"a skipped sequence":  appendRecord(nil, h.seed(), 4, 4, &prev, last[prefixLen:]),
-		"an impossible batch": appendRecord(nil, h.seed(), 3, 1, &prev, last[prefixLen:]),
-		"another predecessor": appendRecord(nil, h.seed(), 3, 3, new([sha256.Size]byte), last[prefixLen:]),
+		"a repeated sequence": appendRecord(nil, h.seed(), 2, 2, &prev, &nonce, last[payloadAt:]),
+		"a skipped sequence":  appendRecord(nil, h.seed(), 4, 4, &prev, &nonce, last[payloadAt:]),
+		"an impossible batch": appendRecord(nil, h.seed(), 3, 1, &prev, &nonce, last[payloadAt:]),
+		"another hash":        appendRecord(nil, h.seed(), 3, 3, new([sha256.Size]byte), &nonce, last[payloadAt:]),
+		"another payload":     appendRecord(nil, h.seed(), 3, 3, &prev, &nonce, append([]byte("X"), last[payloadAt+1:]...)),
+		"another nonce":       appendRecord(nil, h.seed(), 3, 3, &prev, new(chain.Nonce), last[payloadAt:]),
+		"no payload":          appendRecord(nil, h.seed(), 3, 3, &prev, &nonce, nil),
 	} {
 		dir := im.with(name, append(slices.Clone(im[name][:from]), rec...)).write(t, t.TempDir())
 		var c *CorruptError
@@ -290,7 +296,7 @@ func TestAJournalWhoseSegmentsAreAllGoneIsNotStartedAnew(t *testing.T) {
 func TestAnUnknownVersionIsRefusedWithoutAChange(t *testing.T) {
 	im := build(t, small, 1)
 	b := slices.Clone(im[im.last()])
-	b[8] = 2
+	b[8] = 3
 	dir := im.with(im.last(), b).write(t, t.TempDir())
 	if _, err := Open(dir, small); !errors.Is(err, ErrVersion) {
 		t.Errorf("open: %v", err)
@@ -329,13 +335,15 @@ func TestReplayStopsAtDamageAndNamesIt(t *testing.T) {
 }
 
 func FuzzSegment(f *testing.F) {
-	h := header{first: 1}
+	h := header{version: version, first: 1}
 	var valid []byte
-	c := chain{}
+	c := state{}
 	for seq := uint64(1); seq <= 4; seq++ {
-		at := len(valid)
-		valid = appendRecord(valid, h.seed(), seq, min(seq, 2), &c.hash, payload(seq))
-		c.advance(valid[at:], 0)
+		nonce := chain.Nonce{byte(seq)}
+		link := c.tip.Next(chain.Digest(nonce, payload(seq)))
+		hash := link.Hash()
+		valid = appendRecord(valid, h.seed(), seq, min(seq, 2), &hash, &nonce, payload(seq))
+		c.advance(seq, min(seq, 2), hash, 0)
 	}
 	f.Add(valid, uint16(0), byte(0))
 	f.Add(valid, uint16(200), byte(1))
@@ -352,8 +360,8 @@ func FuzzSegment(f *testing.F) {
 			before := s.off
 			rec, err := s.next()
 			if err == nil {
-				again, rerr := recordAt(r, "fuzz", rec.Pos.Offset, int64(len(b)), h.seed())
-				if rerr != nil || s.off != before+int64(len(again)) || !bytes.Equal(again[prefixLen:], rec.Payload) {
+				again, rerr := h.recordAt(r, "fuzz", rec.Pos.Offset, int64(len(b)))
+				if rerr != nil || s.off != before+int64(len(again)) || !bytes.Equal(h.payload(again), rec.Payload) {
 					t.Fatalf("record %d is not read the same twice: %v", rec.Seq, rerr)
 				}
 				continue

@@ -114,7 +114,7 @@ func TestNoRoomForANewSegmentLetsTheOldOneGoOn(t *testing.T) {
 	j := open(t, dir, now.into(small))
 	fillJournal(t, j, 5)
 	now.write = func(b []byte) (int, error) {
-		if len(b) == headerLen {
+		if string(b[:len(magic)]) == magic {
 			return 10, unix.ENOSPC
 		}
 		return len(b), nil

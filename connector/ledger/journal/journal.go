@@ -3,7 +3,6 @@ package journal
 import (
 	"cmp"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,6 +13,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/heed-sms/heed/connector/ledger/chain"
 )
 
 var (
@@ -81,7 +82,7 @@ type Record struct {
 	Seq     uint64 // 1 for the first record, without gaps
 	Batch   uint64 // sequence of the first record of the Append that wrote it
 	Pos     Position
-	Hash    [sha256.Size]byte // of the whole record, as the next record carries it
+	Hash    chain.Hash
 	Payload []byte
 }
 
@@ -138,7 +139,7 @@ type Journal struct {
 
 	mu     sync.RWMutex
 	segs   []segment // ascending, never empty
-	head   chain
+	head   state
 	closed bool
 }
 
@@ -146,10 +147,12 @@ type Journal struct {
 type appender struct {
 	f    file // the last segment
 	seed uint32
-	tail chain // as Journal.head
+	tail state // as Journal.head
 	size int64 // as the size of the last segment
 	buf  []byte
-	err  error // why nothing more may be appended
+	// nonces of the batch that is being written
+	nonces []byte
+	err    error // why nothing more may be appended
 }
 
 // Open opens the journal in dir, or creates it. It checks the last segment completely and every seam between
@@ -190,7 +193,7 @@ func (j *Journal) open() error {
 	}
 	seg := &j.segs[len(j.segs)-1]
 	s := scan(seg.r, seg.path, &seg.header, seg.size)
-	batchAt := int64(headerLen) // where the last batch begins
+	batchAt := seg.header.size() // where the last batch begins
 	for {
 		rec, err := s.next()
 		if errors.Is(err, io.EOF) {
@@ -212,13 +215,18 @@ func (j *Journal) open() error {
 	if s.seq < j.opt.Acked {
 		return s.damage(false, fmt.Sprintf("the journal ends here, but records up to %d had been acknowledged: a segment was deleted or cut, or an old copy restored", j.opt.Acked))
 	}
-	j.head = s.chain
+	j.head = s.state
 	if j.opt.ReadOnly {
 		seg.size = s.off
 		return nil
 	}
 	if err := j.takeOver(seg, s, batchAt); err != nil {
 		return err
+	}
+	if seg.version == 1 {
+		if err := j.upgrade(); err != nil {
+			return err
+		}
 	}
 	for _, name := range l.tmp {
 		if err := os.Remove(filepath.Join(j.dir, name)); err != nil {
@@ -253,7 +261,7 @@ func (j *Journal) begin(l listing) error {
 	if j.opt.ReadOnly {
 		return fmt.Errorf("journal: %s holds no journal: %w", j.dir, os.ErrNotExist)
 	}
-	if err := j.addSegment(header{first: 1}); err != nil {
+	if err := j.addSegment(header{version: version, first: 1}); err != nil {
 		return err
 	}
 	j.reserve()
@@ -280,7 +288,7 @@ func (j *Journal) load(first uint64) error {
 	if len(j.segs) > 1 {
 		return seam(&j.segs[len(j.segs)-2], seg)
 	}
-	if seg.hash != (header{}).hash || seg.prevLast != 0 {
+	if seg.hash() != (chain.Hash{}) || seg.prevLast != 0 {
 		return &CorruptError{Segment: path, Seq: first, Reason: "segment header: the first segment continues another one"}
 	}
 	return nil
@@ -288,7 +296,7 @@ func (j *Journal) load(first uint64) error {
 
 // seam checks that before ends with exactly the record that seg says it continues.
 func seam(before, seg *segment) error {
-	b, err := recordAt(before.r, before.path, seg.prevLast, before.size, before.seed())
+	b, err := before.recordAt(before.r, before.path, seg.prevLast, before.size)
 	if c := (*CorruptError)(nil); errors.As(err, &c) {
 		c.Seq = seg.first - 1
 		c.Reason = "last record of the segment: " + c.Reason
@@ -305,7 +313,7 @@ func seam(before, seg *segment) error {
 		return bad(fmt.Sprintf("segment ends with record %d and the next one begins with %d: a segment is missing or extra", recordSeq(b), seg.first))
 	case seg.prevLast+int64(len(b)) != before.size:
 		return bad(fmt.Sprintf("%d bytes follow the last record", before.size-seg.prevLast-int64(len(b))))
-	case sha256.Sum256(b) != seg.hash:
+	case before.recordHash(b) != seg.hash():
 		return bad("hash chain is broken: the next segment was written after another record")
 	}
 	return nil
@@ -342,7 +350,7 @@ func (j *Journal) takeOver(seg *segment, s *scanner, batchAt int64) error {
 		return fmt.Errorf("journal: sync %s: %w", j.dir, err)
 	}
 	seg.size = s.off
-	j.seed, j.tail, j.size = s.seed, s.chain, s.off
+	j.seed, j.tail, j.size = s.seed, s.state, s.off
 	return nil
 }
 
@@ -451,18 +459,23 @@ func (j *Journal) Append(payloads [][]byte, at []Position) (first uint64, err er
 	if err := j.ready(payloads, at); err != nil {
 		return 0, err
 	}
-	if j.size >= j.opt.SegmentBytes && j.size > headerLen {
+	if j.size >= j.opt.SegmentBytes && j.tail.seq >= j.segs[len(j.segs)-1].first {
 		if err := j.rotate(); err != nil {
 			return 0, j.fail(err)
 		}
 	}
-	seg, tail, end := j.segs[len(j.segs)-1].first, j.tail, j.size
+	seg, tail, end := j.segs[len(j.segs)-1].first, j.tail.clone(), j.size
 	first = tail.seq + 1
 	b := j.buf[:0]
+	j.nonces = slices.Grow(j.nonces[:0], nonceLen*len(payloads))[:nonceLen*len(payloads)]
+	_, _ = rand.Read(j.nonces) // never fails
 	for i, p := range payloads {
 		start := len(b)
-		b = appendRecord(b, j.seed, tail.seq+1, first, &tail.hash, p)
-		tail.advance(b[start:], end+int64(start))
+		nonce := chain.Nonce(j.nonces[nonceLen*i:])
+		link := tail.tip.Next(chain.Digest(nonce, p))
+		hash := link.Hash()
+		b = appendRecord(b, j.seed, link.Seq, first, &hash, &nonce, p)
+		tail.advance(link.Seq, first, hash, end+int64(start))
 		if at != nil {
 			at[i] = Position{seg, tail.last}
 		}
@@ -555,7 +568,7 @@ func (j *Journal) fail(cause error) error {
 // rotate begins a new segment. If there is no room for one the old segment simply goes on.
 func (j *Journal) rotate() error {
 	old := j.f
-	err := j.addSegment(header{first: j.tail.seq + 1, prevLast: j.tail.last, hash: j.tail.hash})
+	err := j.addSegment(header{version: version, first: j.tail.seq + 1, prevLast: j.tail.last, hashes: slices.Clone(j.tail.tip.Hashes())})
 	if errors.Is(err, errNoNewSegment) {
 		j.log.Warn("journal: could not begin a new segment, the old one goes on", "dir", j.dir, "error", err)
 		return nil
@@ -601,16 +614,16 @@ func (j *Journal) addSegment(h header) error {
 	if err := syncDir(j.dir); err != nil {
 		return errors.Join(fmt.Errorf("journal: sync %s: %w", j.dir, err), w.Close(), r.Close())
 	}
-	j.f, j.seed, j.size = w, h.seed(), headerLen
+	j.f, j.seed, j.size = w, h.seed(), h.size()
 	j.mu.Lock()
-	j.segs = append(j.segs, segment{header: h, path: path, r: r, size: headerLen})
+	j.segs = append(j.segs, segment{header: h, path: path, r: r, size: h.size()})
 	j.mu.Unlock()
 	return nil
 }
 
-// Head returns the sequence of the last record on disk, 0 if there is none, and the SHA-256 of its encoding. Kept
-// elsewhere, the pair proves later that the journal up to there is still the same.
-func (j *Journal) Head() (seq uint64, hash [sha256.Size]byte) {
+// Head returns the sequence of the last record on disk, 0 if there is none, and its hash. Kept elsewhere, the pair
+// proves later that the journal up to there is still the same.
+func (j *Journal) Head() (seq uint64, hash chain.Hash) {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
 	return j.head.seq, j.head.hash
@@ -631,7 +644,7 @@ func (j *Journal) Size() (bytes int64, segments int) {
 func (j *Journal) ReadAt(pos Position) (Record, error) {
 	j.mu.RLock()
 	i, ok := find(j.segs, pos.Segment)
-	if j.closed || !ok || pos.Offset < headerLen || pos.Offset >= j.segs[i].size {
+	if j.closed || !ok || pos.Offset < j.segs[i].header.size() || pos.Offset >= j.segs[i].size {
 		closed := j.closed
 		j.mu.RUnlock()
 		if closed {
@@ -639,13 +652,13 @@ func (j *Journal) ReadAt(pos Position) (Record, error) {
 		}
 		return Record{}, fmt.Errorf("journal: %w: segment %d, byte %d", ErrNoRecord, pos.Segment, pos.Offset)
 	}
-	path, size, seed, f := j.segs[i].path, j.segs[i].size, j.segs[i].seed(), j.segs[i].r
+	seg := j.segs[i]
 	j.mu.RUnlock()
-	b, err := recordAt(f, path, pos.Offset, size, seed)
+	b, err := seg.recordAt(seg.r, seg.path, pos.Offset, seg.size)
 	if err != nil {
 		return Record{}, err
 	}
-	return Record{Seq: recordSeq(b), Batch: recordBatch(b), Pos: pos, Hash: sha256.Sum256(b), Payload: b[prefixLen:]}, nil
+	return Record{Seq: recordSeq(b), Batch: recordBatch(b), Pos: pos, Hash: seg.recordHash(b), Payload: seg.payload(b)}, nil
 }
 
 func find(segs []segment, first uint64) (int, bool) {

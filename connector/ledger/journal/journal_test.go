@@ -128,7 +128,7 @@ func TestLargestPayloadIsReadBackAndLargerOnesAreRefused(t *testing.T) {
 func TestReadAtRefusesPositionsItNeverGave(t *testing.T) {
 	j := open(t, t.TempDir(), small)
 	all := fillJournal(t, j, 1, 2)
-	end := all[2].Offset + prefixLen + int64(len(payload(3)))
+	end := all[2].Offset + payloadAt + int64(len(payload(3)))
 	for _, p := range []Position{{}, {Segment: 2, Offset: headerLen}, {Segment: 1, Offset: 0}, {Segment: 1, Offset: -5}, {Segment: 1, Offset: end}} {
 		if _, err := j.ReadAt(p); !errors.Is(err, ErrNoRecord) {
 			t.Errorf("%v: %v", p, err)

@@ -5,15 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/heed-sms/heed/connector/ledger/chain"
 )
 
 const window = 256 << 10 // bytes read at once
 
 // scanner reads the records of one segment in order and checks every byte of them.
 type scanner struct {
-	chain
+	state
+	h     *header
+	link  chain.Link // of the record that next returned, and the nonce in it; none in version 1
+	nonce chain.Nonce
 	path  string
-	first uint64
 	seed  uint32
 	off   int64 // of the next record
 	limit int64 // nothing is read from here on
@@ -24,9 +28,9 @@ type scanner struct {
 // scan returns a scanner at the first record of a segment.
 func scan(r io.ReaderAt, path string, h *header, limit int64) *scanner {
 	return &scanner{
-		chain: chain{seq: h.first - 1, hash: h.hash},
-		path:  path, first: h.first, seed: h.seed(), off: headerLen, limit: limit,
-		r: bufio.NewReaderSize(io.NewSectionReader(r, headerLen, limit-headerLen), window),
+		state: h.start(), h: h,
+		path: path, seed: h.seed(), off: h.size(), limit: limit,
+		r: bufio.NewReaderSize(io.NewSectionReader(r, h.size(), limit-h.size()), window),
 	}
 }
 
@@ -44,12 +48,15 @@ func (s *scanner) next() (Record, error) {
 	if !intact(b, s.seed) {
 		return Record{}, s.damage(true, "checksum does not match")
 	}
-	if reason := s.follow(b); reason != "" {
+	link, reason := s.follow(s.h, b)
+	if reason != "" {
 		return Record{}, s.damage(false, reason)
 	}
-	rec := Record{Seq: recordSeq(b), Batch: recordBatch(b), Pos: Position{s.first, s.off}, Payload: b[prefixLen:]}
-	s.advance(b, s.off)
-	rec.Hash = s.hash
+	rec := Record{Seq: recordSeq(b), Batch: recordBatch(b), Pos: Position{s.h.first, s.off}, Hash: s.h.recordHash(b), Payload: s.h.payload(b)}
+	s.advance(rec.Seq, rec.Batch, rec.Hash, s.off)
+	if s.link = link; link.Seq > 0 {
+		s.nonce = chain.Nonce(b[prefixLen:])
+	}
 	s.off += int64(len(b))
 	return rec, nil
 }
@@ -64,9 +71,9 @@ func (s *scanner) read() ([]byte, error) {
 	if err != nil {
 		return nil, s.readError(err)
 	}
-	n, ok := payloadLen(head)
+	n, ok := bodyLen(head)
 	if !ok {
-		return nil, s.damage(true, fmt.Sprintf("payload length %d is impossible", uint32(n)))
+		return nil, s.damage(true, fmt.Sprintf("length %d is impossible", uint32(n)))
 	}
 	if n += prefixLen; int64(n) > left {
 		return nil, s.damage(true, fmt.Sprintf("record of %d bytes is cut off after %d", n, left))
@@ -123,7 +130,7 @@ func (s *scanner) finish(r io.ReaderAt, damage error) error {
 		}
 		for i := 0; i+need <= n; i++ {
 			b, off := buf[i:], at+int64(i)
-			size, ok := payloadLen(b)
+			size, ok := bodyLen(b)
 			if !ok || off+prefixLen+int64(size) > s.limit {
 				continue
 			}
@@ -147,9 +154,9 @@ func (s *scanner) finish(r io.ReaderAt, damage error) error {
 }
 
 // recordAt reads one record and checks its checksum. The returned slice is the caller's.
-func recordAt(r io.ReaderAt, path string, off, limit int64, seed uint32) ([]byte, error) {
+func (h *header) recordAt(r io.ReaderAt, path string, off, limit int64) ([]byte, error) {
 	bad := func(reason string) error { return &CorruptError{Segment: path, Offset: off, Reason: reason} }
-	if off < headerLen || limit-off < prefixLen {
+	if off < h.size() || limit-off < prefixLen {
 		return nil, bad("no record can begin here")
 	}
 	failed := func(err error) error {
@@ -162,7 +169,7 @@ func recordAt(r io.ReaderAt, path string, off, limit int64, seed uint32) ([]byte
 	if _, err := r.ReadAt(b, off); err != nil {
 		return nil, failed(err)
 	}
-	n, ok := payloadLen(b)
+	n, ok := bodyLen(b)
 	if !ok || int64(n) > limit-off-prefixLen {
 		return nil, bad("no record begins here, or its length is damaged")
 	}
@@ -174,7 +181,7 @@ func recordAt(r io.ReaderAt, path string, off, limit int64, seed uint32) ([]byte
 		}
 	}
 	b = b[:n:n]
-	if !intact(b, seed) {
+	if !intact(b, h.seed()) {
 		return nil, bad("checksum does not match")
 	}
 	return b, nil

@@ -5,6 +5,7 @@
 package ledgertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/connector/ledger/chain"
 	"github.com/heed-sms/heed/connector/reply"
 	"github.com/heed-sms/heed/crm"
 	"github.com/heed-sms/heed/sms/phone"
@@ -53,6 +55,7 @@ func Run(t *testing.T, open func(t testing.TB, o Options) Opened) {
 		{"the stricter of the caller's and the number's decision wins", floors},
 		{"a repeated idempotency key gives the first message, and a reused one an error", keys},
 		{"a number's history is verbatim and in order", history},
+		{"a proof leads from a number's events to the newest one and shows nobody else's", proves},
 		{"only the recipient lifts the recipient's opt-out, in any order of arrival", lifting},
 		{"box work is owed when a number flips, merged, and handed out once", owedOnce},
 		{"work that became owed while it was being done stays owed", owedNewer},
@@ -66,7 +69,7 @@ func Run(t *testing.T, open func(t testing.TB, o Options) Opened) {
 		{"a pass counts its corrections and follows their results", passes},
 		{"the mirror leads from a number to its records", mirrors},
 		{"a stale read does not undo what was written to the mirror", mirrorStale},
-		{"the mirror is walked in order, from any key", mirrorAll},
+		{"the mirror is walked in order, from any key", mirrorBetween},
 		{"checkpoints are kept by name", cursors},
 		{"the counts add up", stats},
 		{"a cancelled caller stops waiting, and the event is there whole or not at all", cancelled},
@@ -617,6 +620,93 @@ func history(t *testing.T, s *suite) {
 	}
 }
 
+func proves(t *testing.T, s *suite) {
+	l := s.start(t, consent.Policy{})
+	now := s.clock.Now()
+	const each = 260
+	for i := range each {
+		// One number writes now and then, one every time, and one once.
+		batch := []ledger.Event{stop(fmt.Sprint("o", i), number(2), now)}
+		batch[0].Inbound.Body = "canary"
+		if i == 3 {
+			batch = append(batch, stop("once", number(3), now))
+		}
+		if i%20 == 7 || i == 8 {
+			batch = append(batch, stop(fmt.Sprint("n", i), number(1), now))
+		}
+		add(t, l, batch...)
+	}
+	for range 2 {
+		hashes := [][32]byte{{}}
+		for _, e := range list(t, l.Events(t.Context(), 1)) {
+			hashes = append(hashes, e.Hash)
+		}
+		head := uint64(len(hashes) - 1)
+		for _, n := range []phone.Number{number(1), number(2), number(3)} {
+			events := list(t, l.History(t.Context(), n))
+			through := []uint64{1, events[0].Seq + 1, 40, 41, 200, head - 1, head, head + 5}
+			met := map[uint64]bool{}
+			at := uint64(0)
+			for p, err := range l.Prove(t.Context(), n, through) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch {
+				case p.Seq > head || p.Hash() != hashes[p.Seq]:
+					t.Fatalf("link %d has another hash than the event", p.Seq)
+				case at == 0 && p.Seq != events[0].Seq:
+					t.Fatalf("begins with event %d, the number's first is %d", p.Seq, events[0].Seq)
+				case at > 0 && !p.Follows(at, hashes[at]):
+					t.Fatalf("link %d does not follow %d", p.Seq, at)
+				case p.Own != (len(events) > 0 && events[0].Seq == p.Seq):
+					t.Fatalf("link %d: own %v", p.Seq, p.Own)
+				case !p.Own && (p.Payload != nil || p.Nonce != chain.Nonce{}):
+					t.Fatalf("link %d shows what somebody else did", p.Seq)
+				case p.Own:
+					if chain.Digest(p.Nonce, p.Payload) != p.Digest {
+						t.Fatalf("event %d is not what its digest says", p.Seq)
+					}
+					e, err := ledger.Decode(p.Payload)
+					if err != nil || e.ID != events[0].ID || e.Number != n {
+						t.Fatalf("event %d comes with %+v, %v", p.Seq, e, err)
+					}
+					events = events[1:]
+				}
+				at, met[p.Seq] = p.Seq, true
+			}
+			if at != head || len(events) > 0 {
+				t.Fatalf("ends with event %d of %d, %d of the number's are missing", at, head, len(events))
+			}
+			for _, seq := range through[2:7] {
+				if !met[seq] {
+					t.Errorf("the proof does not go through %d", seq)
+				}
+			}
+			if n == number(3) && len(met) > 60 {
+				t.Errorf("%d links for one event among %d", len(met), head)
+			}
+		}
+		for p, err := range l.Prove(t.Context(), number(77), []uint64{5}) {
+			t.Errorf("a stranger's proof: %+v, %v", p, err)
+		}
+		last := uint64(0)
+		for p, err := range l.Prove(t.Context(), number(3), nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = p.Seq
+		}
+		equal(t, "the end of a proof through nothing", last, head)
+		for _, err := range l.Prove(t.Context(), number(2), nil) { // a caller may stop anywhere
+			if err != nil {
+				t.Error(err)
+			}
+			break
+		}
+		l = s.o.Reopen(t)
+	}
+}
+
 func lifting(t *testing.T, s *suite) {
 	now := s.clock.Now()
 	at := func(m int) time.Time { return now.Add(time.Duration(m) * time.Minute) }
@@ -1051,7 +1141,7 @@ func mirrors(t *testing.T, s *suite) {
 	}
 	now := s.clock.Now()
 	a := record("Contact", "a", number(1), number(2))
-	a.OptedOut, a.Stamp, a.SeenAt, a.Unparsed, a.Sweep = true, now, now, 3, 4
+	a.OptedOut, a.Stamp, a.SeenAt, a.Unparsed, a.Missing = true, now, now, 3, 4
 	put(m, a, record("Contact", "b", number(2)), record("Lead", "c", number(2)), record("Lead", "none"))
 	put(other, record("Contact", "z", number(1)))
 	put(m)
@@ -1075,7 +1165,7 @@ func mirrors(t *testing.T, s *suite) {
 	equal(t, "records", get(m.Len(t.Context()))(t), 3)
 	equal(t, "records of the other", get(l.Mirror("other").Len(t.Context()))(t), 1)
 	got := get(m.Get(t.Context(), []crm.Key{{Object: "Contact", ID: "a"}, {Object: "Contact", ID: "b"}}))(t)
-	if len(got) != 1 || got[0].Key != a.Key || !got[0].OptedOut || !got[0].Stamp.Equal(now) || got[0].Unparsed != 3 || got[0].Sweep != 4 || !slices.Equal(got[0].Numbers, a.Numbers) {
+	if len(got) != 1 || got[0].Key != a.Key || !got[0].OptedOut || !got[0].Stamp.Equal(now) || got[0].Unparsed != 3 || got[0].Missing != 4 || !slices.Equal(got[0].Numbers, a.Numbers) {
 		t.Fatalf("read back %+v", got)
 	}
 }
@@ -1104,10 +1194,10 @@ func mirrorStale(t *testing.T, s *suite) {
 	equal(t, "by number", len(get(m.ByNumber(t.Context(), number(1)))(t)), 1)
 }
 
-func mirrorAll(t *testing.T, s *suite) {
+func mirrorBetween(t *testing.T, s *suite) {
 	l := s.start(t, consent.Policy{})
 	m := l.Mirror("sf")
-	equal(t, "records of an empty mirror", len(list(t, m.All(t.Context(), crm.Key{}))), 0)
+	equal(t, "records of an empty mirror", len(list(t, m.Between(t.Context(), crm.Key{}, crm.Key{}))), 0)
 	var all []ledger.MirrorRecord
 	for i := range 1100 {
 		all = append(all, record([]string{"Contact", "Lead"}[i%2], fmt.Sprintf("%04d", i), number(i%9)))
@@ -1126,15 +1216,27 @@ func mirrorAll(t *testing.T, s *suite) {
 		if from > 0 {
 			after = all[from-1].Key
 		}
-		got := list(t, m.All(t.Context(), after))
-		equal(t, "records", len(got), len(all)-from)
-		for i, r := range got {
-			equal(t, "record", r.Key, all[from+i].Key)
-			equal(t, "number", r.Numbers[0], all[from+i].Numbers[0])
+		for _, to := range []int{1100, 1099, 1024, 700, 512, from + 1, from} {
+			upTo := crm.Key{} // to the end
+			if to < len(all) {
+				upTo = crm.Key{Object: all[to].Object, ID: all[to].ID[:3] + "/"} // a key that is not there, just before or after
+				to, _ = slices.BinarySearchFunc(all, upTo, func(r ledger.MirrorRecord, k crm.Key) int {
+					return cmp.Or(cmp.Compare(r.Object, k.Object), cmp.Compare(r.ID, k.ID))
+				})
+			}
+			got := list(t, m.Between(t.Context(), after, upTo))
+			equal(t, "records", len(got), max(to-from, 0))
+			for i, r := range got {
+				equal(t, "record", r.Key, all[from+i].Key)
+				equal(t, "number", r.Numbers[0], all[from+i].Numbers[0])
+			}
+		}
+		if from > 0 {
+			equal(t, "records up to and including itself", len(list(t, m.Between(t.Context(), crm.Key{}, after))), from)
 		}
 	}
 	n := 0
-	for r, err := range m.All(t.Context(), crm.Key{}) { // the caller may write while it reads
+	for r, err := range m.Between(t.Context(), crm.Key{}, crm.Key{}) { // the caller may write while it reads
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1258,6 +1360,7 @@ func closed(t *testing.T, s *suite) {
 		"Number":            func() error { _, err := l.Number(ctx, number(1)); return err },
 		"Numbers":           func() error { return first(l.Numbers(ctx, phone.Number{})) },
 		"History":           func() error { return first(l.History(ctx, number(1))) },
+		"Prove":             func() error { return first(l.Prove(ctx, number(1), nil)) },
 		"Events":            func() error { return first(l.Events(ctx, 0)) },
 		"Seen":              func() error { _, err := l.Seen(ctx, "in/1"); return err },
 		"Message":           func() error { _, err := l.Message(ctx, "m"); return err },
@@ -1280,7 +1383,7 @@ func closed(t *testing.T, s *suite) {
 		"Mirror.Put":        func() error { return l.Mirror("sf").Put(ctx, []ledger.MirrorRecord{record("Contact", "a")}) },
 		"Mirror.Wrote":      func() error { return l.Mirror("sf").Wrote(ctx, key, true, now) },
 		"Mirror.Delete":     func() error { return l.Mirror("sf").Delete(ctx, key) },
-		"Mirror.All":        func() error { return first(l.Mirror("sf").All(ctx, crm.Key{})) },
+		"Mirror.Between":    func() error { return first(l.Mirror("sf").Between(ctx, crm.Key{}, crm.Key{})) },
 		"Mirror.Len":        func() error { _, err := l.Mirror("sf").Len(ctx); return err },
 	} {
 		if err := call(); !errors.Is(err, ledger.ErrUnavailable) {

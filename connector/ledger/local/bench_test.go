@@ -2,6 +2,7 @@ package local_test
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/ledger/journal"
+	"github.com/heed-sms/heed/crm"
 	"github.com/heed-sms/heed/sms/phone"
 )
 
@@ -248,4 +250,68 @@ func BenchmarkMillion(b *testing.B) {
 			l.Decide(probes[i&(1<<16-1)])
 		}
 	})
+}
+
+// BenchmarkMirrorAfterPurge compares storing records in a mirror of which half was deleted with storing them in a fresh one of
+// the same number of records. A store that pays for its free pages at every commit gets slower here.
+//
+//	go test -run - -bench MirrorAfterPurge -benchtime 5x ./connector/ledger/local
+func BenchmarkMirrorAfterPurge(b *testing.B) {
+	const n, page = 1_000_000, 2000
+	records := func(from int) []ledger.MirrorRecord {
+		out := make([]ledger.MirrorRecord, page)
+		for i := range out {
+			out[i] = ledger.MirrorRecord{Key: crm.Key{Object: "Contact", ID: fmt.Sprintf("003%012dAAA", from+i)}, Numbers: []phone.Number{number(from + i)},
+				Stamp: time.Unix(1_790_000_000, 0), SeenAt: time.Unix(1_790_000_000, 0)}
+		}
+		return out
+	}
+	ctx := b.Context()
+	fill := func(name string, n int) ledger.Mirror {
+		l := mustOpen(b, filepath.Join(b.TempDir(), name), quick())
+		b.Cleanup(func() { mustClose(b, l) })
+		m := l.Mirror("sf")
+		for from := 0; from < n; from += page {
+			if err := m.Put(ctx, records(from)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return m
+	}
+	fresh, purged := fill("fresh", n/2), fill("purged", n)
+	for from := 0; from < n; from += 2 * page { // every other page, so that free pages lie between used ones
+		var keys []crm.Key
+		for _, r := range records(from) {
+			keys = append(keys, r.Key)
+		}
+		if err := purged.Delete(ctx, keys); err != nil {
+			b.Fatal(err)
+		}
+	}
+	const batches = 25
+	rate := func(m ledger.Mirror, round int) float64 {
+		began := time.Now()
+		for i := range batches {
+			if err := m.Put(ctx, records(2*n+(round*batches+i)*page)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return batches * page / time.Since(began).Seconds()
+	}
+	var ratios []float64
+	for round := 0; b.Loop(); round++ {
+		var f, p float64
+		if round%2 == 0 {
+			f = rate(fresh, round)
+			p = rate(purged, round)
+		} else {
+			p = rate(purged, round)
+			f = rate(fresh, round)
+		}
+		ratios = append(ratios, p/f)
+	}
+	slices.Sort(ratios)
+	b.ReportMetric(ratios[len(ratios)/2], "of-fresh-median")
+	b.ReportMetric(ratios[0], "of-fresh-worst")
+	b.ReportMetric(0, "ns/op")
 }

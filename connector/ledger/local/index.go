@@ -68,7 +68,8 @@ var (
 // formatVersion changes with whatever the fold keeps. An index of an earlier version lacks something, and is computed again.
 //
 // 2: messages by status, what was sent last, opt-outs, traffic, ways in, and what people did.
-const formatVersion = 2
+// 3: the mirror's records in binary form.
+const formatVersion = 3
 
 var (
 	errNewerFormat = errors.New("index was written by a newer version of heed")

@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/json"
+	"errors"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -24,7 +25,7 @@ type mirror struct {
 }
 
 var (
-	bRecords = []byte("records") // object NUL id → ledger.MirrorRecord
+	bRecords = []byte("records") // object NUL id → encodeRecord
 	bPhones  = []byte("phones")  // number(8) object NUL id → nothing
 	kCount   = []byte("count")   // number of records(8)
 )
@@ -35,8 +36,98 @@ func (l *Ledger) Mirror(crmName string) ledger.Mirror { return &mirror{l, []byte
 func recordKey(k crm.Key) []byte { return []byte(k.Object + "\x00" + k.ID) }
 
 func parseRecordKey(b []byte) crm.Key {
-	object, id, _ := bytes.Cut(b, []byte{0})
-	return crm.Key{Object: string(object), ID: string(id)}
+	key := string(b)
+	object, id, _ := strings.Cut(key, "\x00")
+	return crm.Key{Object: object, ID: id}
+}
+
+// A record is read and compared a million times in a night, so it has a form of its own: a byte of flags, and behind it
+// what the flags say, integers as varints.
+//
+//	flags · unparsed · [missing] · [stamp] · [seen] · [wrote] · numbers, 8 bytes each
+//
+// A time is its seconds since 1970 and its nanoseconds.
+const (
+	recTicked = 1 << iota
+	recMissing
+	recStamp
+	recSeen
+	recWrote
+)
+
+var errRecordForm = errors.New("a record of the mirror is not in the form that this version writes")
+
+func encodeRecord(r ledger.MirrorRecord) []byte {
+	b := make([]byte, 1, 48+8*len(r.Numbers))
+	b = binary.AppendUvarint(b, uint64(r.Unparsed))
+	if r.OptedOut {
+		b[0] |= recTicked
+	}
+	if r.Missing != 0 {
+		b[0] |= recMissing
+		b = binary.AppendUvarint(b, r.Missing)
+	}
+	for flag, t := range recordTimes(&r) {
+		if !t.IsZero() {
+			b[0] |= flag
+			b = binary.AppendVarint(b, t.Unix())
+			b = binary.AppendUvarint(b, uint64(t.Nanosecond()))
+		}
+	}
+	for _, n := range r.Numbers {
+		b = binary.BigEndian.AppendUint64(b, n.Uint64())
+	}
+	return b
+}
+
+// recordTimes yields a record's times in their order, with their flags.
+func recordTimes(r *ledger.MirrorRecord) iter.Seq2[byte, *time.Time] {
+	return func(yield func(byte, *time.Time) bool) {
+		_ = yield(recStamp, &r.Stamp) && yield(recSeen, &r.SeenAt) && yield(recWrote, &r.WroteAt)
+	}
+}
+
+func decodeRecord(key crm.Key, b []byte) (ledger.MirrorRecord, error) {
+	r := ledger.MirrorRecord{Key: key}
+	if len(b) == 0 {
+		return r, errRecordForm
+	}
+	flags, ok := b[0], true
+	b = b[1:]
+	uvarint := func() uint64 {
+		v, n := binary.Uvarint(b)
+		if n <= 0 {
+			ok = false
+			return 0
+		}
+		b = b[n:]
+		return v
+	}
+	r.OptedOut, r.Unparsed = flags&recTicked != 0, int(uvarint())
+	if flags&recMissing != 0 {
+		r.Missing = uvarint()
+	}
+	for flag, t := range recordTimes(&r) {
+		if flags&flag == 0 {
+			continue
+		}
+		sec, n := binary.Varint(b)
+		if n <= 0 {
+			return r, errRecordForm
+		}
+		b = b[n:]
+		*t = time.Unix(sec, int64(uvarint())).UTC()
+	}
+	if !ok || len(b)%8 != 0 {
+		return r, errRecordForm
+	}
+	if len(b) > 0 {
+		r.Numbers = make([]phone.Number, 0, len(b)/8)
+	}
+	for ; len(b) > 0; b = b[8:] {
+		r.Numbers = append(r.Numbers, phone.FromUint64(binary.BigEndian.Uint64(b)))
+	}
+	return r, nil
 }
 
 // bucket returns the mirror's own bucket, nil if nothing was ever stored.
@@ -47,10 +138,8 @@ func (m *mirror) record(b *bbolt.Bucket, key []byte) (r ledger.MirrorRecord, ok 
 	if v == nil || err != nil {
 		return r, false, err
 	}
-	if err := json.Unmarshal(v, &r); err != nil {
-		return r, false, err
-	}
-	return r, true, nil
+	r, err = decodeRecord(parseRecordKey(key), v)
+	return r, err == nil, err
 }
 
 func (m *mirror) ByNumber(_ context.Context, n phone.Number) (out []ledger.MirrorRecord, err error) {
@@ -126,11 +215,7 @@ func (m *mirror) Put(_ context.Context, records []ledger.MirrorRecord) error {
 			if err := movePhones(b.Bucket(bPhones), key, old.Numbers, r.Numbers); err != nil {
 				return err
 			}
-			v, err := json.Marshal(r)
-			if err != nil {
-				return err
-			}
-			if err := put(b.Bucket(bRecords), key, v); err != nil {
+			if err := put(b.Bucket(bRecords), key, encodeRecord(r)); err != nil {
 				return err
 			}
 		}
@@ -154,11 +239,7 @@ func (m *mirror) Wrote(_ context.Context, keys []crm.Key, optedOut bool, at time
 				continue
 			}
 			r.OptedOut, r.WroteAt = optedOut, at
-			v, err := json.Marshal(r)
-			if err != nil {
-				return err
-			}
-			if err := put(b.Bucket(bRecords), key, v); err != nil {
+			if err := put(b.Bucket(bRecords), key, encodeRecord(r)); err != nil {
 				return err
 			}
 		}
@@ -226,14 +307,17 @@ func (m *mirror) Delete(_ context.Context, keys []crm.Key) error {
 	})
 }
 
-func (m *mirror) All(ctx context.Context, after crm.Key) iter.Seq2[ledger.MirrorRecord, error] {
-	from := append(recordKey(after), 0)
-	if after == (crm.Key{}) {
-		from = nil
+func (m *mirror) Between(ctx context.Context, after, upTo crm.Key) iter.Seq2[ledger.MirrorRecord, error] {
+	var from, to []byte
+	if after != (crm.Key{}) {
+		from = append(recordKey(after), 0)
+	}
+	if upTo != (crm.Key{}) {
+		to = recordKey(upTo)
 	}
 	return func(yield func(ledger.MirrorRecord, error) bool) {
+		page := make([]ledger.MirrorRecord, 0, pageSize)
 		for {
-			var page []ledger.MirrorRecord
 			err := view(m.l.db, func(tx *bbolt.Tx) error {
 				page = page[:0]
 				b := m.bucket(tx)
@@ -241,16 +325,15 @@ func (m *mirror) All(ctx context.Context, after crm.Key) iter.Seq2[ledger.Mirror
 					return nil
 				}
 				c := b.Bucket(bRecords).Cursor()
-				for k, v := c.Seek(from); k != nil && len(page) < pageSize; k, v = c.Next() {
+				for k, v := c.Seek(from); k != nil && len(page) < pageSize && (to == nil || bytes.Compare(k, to) <= 0); k, v = c.Next() {
 					v, err := open(m.name, k, v)
 					if err != nil {
 						return err
 					}
-					var r ledger.MirrorRecord
-					if err := json.Unmarshal(v, &r); err != nil {
+					r, err := decodeRecord(parseRecordKey(k), v)
+					if err != nil {
 						return err
 					}
-					r.Key = parseRecordKey(k)
 					page = append(page, r)
 				}
 				return nil

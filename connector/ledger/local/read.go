@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/connector/ledger/chain"
 	"github.com/heed-sms/heed/connector/ledger/journal"
 	"github.com/heed-sms/heed/sms/phone"
 )
@@ -171,6 +172,90 @@ func (l *Ledger) Event(ctx context.Context, n phone.Number, seq uint64) (ledger.
 }
 
 var errStop = errors.New("stop")
+
+// Prove yields the links that lead from a number's events to the newest event.
+func (l *Ledger) Prove(ctx context.Context, n phone.Number, through []uint64) iter.Seq2[ledger.Proven, error] {
+	return func(yield func(ledger.Proven, error) bool) {
+		if err := l.catch(ctx); err != nil {
+			yield(ledger.Proven{}, err)
+			return
+		}
+		head, _ := l.j.Head()
+		first, err := l.j.FirstLink()
+		if err != nil {
+			yield(ledger.Proven{}, err)
+			return
+		}
+		prefix := be(n.Uint64())
+		trail := paged(ctx, l, append(bytes.Clone(prefix), be(first)...), func(tx *bbolt.Tx, from []byte) ([]uint64, []byte, error) {
+			return collect(tx, bTrail, from, prefix, false, func(k, _ []byte) (uint64, error) {
+				return binary.BigEndian.Uint64(k[len(prefix):]), nil
+			})
+		})
+		own := false // whether what walk yielded last is one of the trail; Links takes them one at a time
+		walk := func(yield func(uint64, error) bool) {
+			at, rest := uint64(0), through
+			to := func(seq uint64, isOwn bool) bool {
+				way := []uint64{seq}
+				if at > 0 {
+					way = chain.Path(at, seq)
+				}
+				at = seq
+				for _, s := range way {
+					own = isOwn && s == seq
+					if !yield(s, nil) {
+						return false
+					}
+				}
+				return true
+			}
+			for seq, err := range trail {
+				if err != nil {
+					yield(0, err)
+					return
+				}
+				if seq > head {
+					break
+				}
+				for ; len(rest) > 0 && rest[0] < seq; rest = rest[1:] {
+					if at > 0 && rest[0] > at && !to(rest[0], false) {
+						return
+					}
+				}
+				if !to(seq, true) {
+					return
+				}
+			}
+			for _, seq := range rest {
+				if at > 0 && seq > at && seq <= head && !to(seq, false) {
+					return
+				}
+			}
+			if at > 0 && head > at {
+				to(head, false)
+			}
+		}
+		err = l.j.Links(walk, func(k journal.Linked) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			p := ledger.Proven{Link: k.Link, Own: own}
+			if own {
+				p.Nonce, p.Payload = k.Nonce, k.Payload
+			}
+			if !yield(p, nil) {
+				return errStop
+			}
+			return nil
+		})
+		if errors.Is(err, os.ErrClosed) {
+			err = fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
+		}
+		if err != nil && !errors.Is(err, errStop) {
+			yield(ledger.Proven{}, err)
+		}
+	}
+}
 
 // Events yields the journal from a sequence on.
 func (l *Ledger) Events(ctx context.Context, from uint64) iter.Seq2[ledger.Event, error] {

@@ -39,12 +39,13 @@ func (r Report) Sound() bool { return len(r.Differences) == 0 }
 
 // Verify checks every byte of the journal in a data directory, and the index against what the journal amounts to. It
 // changes nothing. Beside a running daemon, which has the index locked, only the journal is checked; the daemon
-// itself checks both with [Ledger.Verify]. A damaged journal is a *journal.CorruptError.
-func Verify(ctx context.Context, dir string, progress func(done, total int64)) (Report, error) {
+// itself checks both with [Ledger.Verify]. A damaged journal is a *journal.CorruptError, and one that is not what the
+// anchors were taken from a *journal.AnchorError.
+func Verify(ctx context.Context, dir string, progress func(done, total int64), anchors ...journal.Anchor) (Report, error) {
 	var rep Report
 	jdir := filepath.Join(dir, journalDir)
 	var err error
-	if rep.Journal, err = journal.Verify(jdir, progress); err != nil {
+	if rep.Journal, err = journal.Verify(jdir, progress, anchors...); err != nil {
 		return rep, err
 	}
 	path := filepath.Join(dir, indexFile)

@@ -32,7 +32,7 @@ import (
 	"github.com/heed-sms/heed/sms/phone"
 )
 
-// Options are what the page shows and works with. All are required but RecordURL.
+// Options are what the page shows and works with. All are required but Evidence and RecordURL.
 type Options struct {
 	Ledger   ledger.Ledger
 	Consents *connector.Consents
@@ -48,6 +48,9 @@ type Options struct {
 	Now      func() time.Time
 	// Report writes a pass as a page of its own, or as CSV.
 	Report func(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, error], format string) error
+	// Evidence records that who asks for a number's evidence packet, and why, and writes it. Nothing is written if nothing is
+	// known of the number (ledger.ErrNotFound). nil if there are no packets.
+	Evidence func(ctx context.Context, w io.Writer, n phone.Number, who, why string) error
 	// RecordURL returns where people find a record in the CRM, "" if that is not known. May be nil.
 	RecordURL func(crmName, object, id string) string
 }
@@ -100,6 +103,9 @@ func New(o Options) *Handler {
 	view("GET /numbers", h.findNumber)
 	view("GET /numbers/{number}", h.number)
 	act("POST /numbers/{number}", h.setConsent)
+	if o.Evidence != nil {
+		act("POST /numbers/{number}/evidence", h.evidence)
+	}
 	view("GET /holds", h.holds)
 	act("POST /holds/{number}", h.resolve)
 	view("GET /messages", h.messages)
@@ -253,6 +259,7 @@ func (h *Handler) funcs() template.FuncMap {
 		"whose":   func(s consent.Source) string { return sourceNames[s] },
 		"work":    func(k ledger.OwedKind) string { return cmp.Or(workNames[k], string(k)) },
 		"version": func() string { return h.Version },
+		"packets": func() bool { return h.Evidence != nil },
 		"may":     func(p people.Person, role string) bool { return p.Role.At(people.Role(role)) },
 		"nav": func() []link {
 			return []link{{"status", "/", "Status"}, {"optouts", "/optouts", "Opt-outs"}, {"holds", "/holds", "Review"}, {"messages", "/messages", "Messages"}, {"work", "/work", "Work"},

@@ -30,6 +30,7 @@ import (
 	"github.com/heed-sms/heed/connector"
 	"github.com/heed-sms/heed/connector/admin"
 	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/evidence"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/ledger/local"
 	"github.com/heed-sms/heed/connector/people"
@@ -121,6 +122,10 @@ func newHouseAt(t testing.TB, now func() time.Time, zone *time.Location) *house 
 				return reconcile.CSV(w, p, corrections)
 			}
 			return reconcile.HTML(w, p, corrections, reconcile.TextOptions{Zone: zone})
+		},
+		Evidence: func(ctx context.Context, w io.Writer, n phone.Number, who, why string) error {
+			_, err := evidence.Write(ctx, w, l, evidence.Options{Number: n, At: now(), By: who, Why: why, Heed: "test"})
+			return err
 		},
 		RecordURL: func(_, object, id string) string {
 			return "https://acme.lightning.force.com/lightning/r/" + object + "/" + id + "/view"
@@ -279,6 +284,7 @@ func TestEveryPageIsForItsRoleAndUp(t *testing.T) {
 		{"GET", "/numbers?q=0142", 303, 303, 303},
 		{"GET", "/numbers/+14155550142", 200, 200, 200},
 		{"POST", "/numbers/+14155550199", 403, 422, 422},
+		{"POST", "/numbers/+14155550142/evidence", 403, 422, 422},
 		{"GET", "/holds", 200, 200, 200},
 		{"POST", "/holds/+14155550143", 403, 422, 422},
 		{"GET", "/messages", 200, 200, 200},

@@ -10,6 +10,7 @@ import (
 	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/reply"
+	"github.com/heed-sms/heed/crm"
 )
 
 // describe says in words what an event is.
@@ -77,7 +78,7 @@ func describe(e ledger.Event) entry {
 			if r.Class != "" {
 				failed++
 			}
-			note("%s %s %s%s", r.CRM, r.Object, r.ID, prefixed(": ", strings.TrimSpace(plainWords(r.Class)+" "+r.Text)))
+			note("%s %s %s%s", r.CRM, r.Object, r.ID, prefixed(": ", strings.TrimSpace(failure(crm.Class(r.Class))+" "+r.Text)))
 		}
 		switch {
 		case len(e.Written.Results) == 0:
@@ -127,6 +128,19 @@ func describe(e ledger.Event) entry {
 		x.What = words(e.Kind)
 	}
 	return x
+}
+
+// failure says what a CRM's class of failure means.
+func failure(c crm.Class) string {
+	switch c {
+	case "":
+		return ""
+	case crm.Park, crm.Bug:
+		return "refused:"
+	case crm.Gone:
+		return "the record is gone."
+	}
+	return "to be tried again:"
 }
 
 // stepOf is an event's place in the journal.

@@ -413,6 +413,44 @@ type numberPage struct {
 	Sent, NotSent, Received int // messages
 }
 
+// evidence sends the packet that proves what happened to a number. That somebody took it is recorded.
+func (h *Handler) evidence(w http.ResponseWriter, r *http.Request) error {
+	n, err := h.pathNumber(r)
+	if err != nil {
+		return err
+	}
+	why := strings.TrimSpace(r.FormValue("why"))
+	if why == "" || len(why) > 500 {
+		return invalid("Say why, in at most 500 characters: it is kept with your name.")
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+	file := &attachment{ResponseWriter: w, kind: "application/zip", name: "heed-evidence-" + strings.TrimPrefix(n.String(), "+") + "-" + h.Now().In(h.Zone).Format("20060102-150405") + ".zip"}
+	if err := h.Evidence(r.Context(), file, n, who(r.Context()), why); err != nil {
+		if file.begun {
+			h.Log.Error("evidence packet ended early", "error", err)
+			panic(http.ErrAbortHandler) // half a packet must not look like one
+		}
+		return err
+	}
+	return nil
+}
+
+// attachment is an answer that becomes a file with its first byte. Until then it can be another page.
+type attachment struct {
+	http.ResponseWriter
+	kind, name string
+	begun      bool
+}
+
+func (a *attachment) Write(p []byte) (int, error) {
+	if !a.begun {
+		a.begun = true
+		a.Header().Set("Content-Type", a.kind)
+		a.Header().Set("Content-Disposition", `attachment; filename="`+a.name+`"`)
+	}
+	return a.ResponseWriter.Write(p)
+}
+
 // because explains a decision in a sentence.
 func because(d consent.Decision, n ledger.Number) string {
 	switch d.Reason {

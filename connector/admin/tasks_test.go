@@ -19,6 +19,7 @@ import (
 
 	"github.com/heed-sms/heed/connector"
 	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/evidence"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/people"
 	"github.com/heed-sms/heed/crm"
@@ -185,6 +186,21 @@ func TestTaskBulkOptOutAndUndo(t *testing.T) {
 		b.sees("2 opt-outs undone")
 		if h.l.State(bob) == consent.OptedOut || h.l.State(ada) != consent.OptedOut {
 			t.Fatal("undone wrongly")
+		}
+		b.quiet()
+	})
+}
+
+func TestTaskTakeTheEvidence(t *testing.T) {
+	everyWay(t, func(t *testing.T, h *house, m mode) {
+		h.text(ada, "pls stop texting me")
+		b := h.tab(t, m).signedIn(h.person("oda", people.Operator))
+		b.open("/numbers/" + ada.String())
+		b.press("details.do summary")
+		b.types("#for", "asked by the court")
+		name, packet := b.downloads(func() { b.press("details.do button") })
+		if rep, err := evidence.Verify(strings.NewReader(packet), int64(len(packet))); err != nil || rep.Packet.Why != "asked by the court" || !strings.HasPrefix(name, "heed-evidence-14155550142-") {
+			t.Errorf("%s: %v", name, err)
 		}
 		b.quiet()
 	})

@@ -181,7 +181,7 @@ func TestEveryCommandOfThePagesExists(t *testing.T) {
 	found := map[string]bool{}
 	for _, p := range documentation(t) {
 		for _, line := range p.commandLines() {
-			root := newRoot(stdio{strings.NewReader(""), io.Discard, io.Discard})
+			root := newRoot(stdio{strings.NewReader(""), io.Discard, io.Discard}, new(options))
 			root.InitDefaultHelpCmd()
 			root.InitDefaultCompletionCmd()
 			args := words(line)

@@ -212,7 +212,7 @@ func TestEveryCommandOfThePagesExists(t *testing.T) {
 		t.Errorf("only these commands were found: %v", found)
 	}
 	// And the other way: each command has a place where a reader meets it.
-	for _, c := range allCommands(newRoot(stdio{strings.NewReader(""), io.Discard, io.Discard})) {
+	for _, c := range allCommands(newRoot(stdio{strings.NewReader(""), io.Discard, io.Discard}, new(options))) {
 		if c.Runnable() && !c.HasSubCommands() && !found[c.CommandPath()] && !c.Hidden {
 			t.Errorf("no page shows %s", c.CommandPath())
 		}
@@ -222,7 +222,7 @@ func TestEveryCommandOfThePagesExists(t *testing.T) {
 // A flag that the pages name in running text, in code of its own, belongs to some command.
 func TestEveryFlagOfThePagesExists(t *testing.T) {
 	known := map[string]bool{"help": true}
-	for _, c := range allCommands(newRoot(stdio{strings.NewReader(""), io.Discard, io.Discard})) {
+	for _, c := range allCommands(newRoot(stdio{strings.NewReader(""), io.Discard, io.Discard}, new(options))) {
 		for _, set := range []*pflag.FlagSet{c.Flags(), c.PersistentFlags()} {
 			set.VisitAll(func(f *pflag.Flag) { known[f.Name] = true })
 		}

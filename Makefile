@@ -29,6 +29,8 @@ bench: ## measure heed against floors in the same run
 	go test -run '^$$' -bench 'Million/decide' -benchtime 2000000x -timeout 20m ./connector/ledger/local
 	go test -run '^$$' -bench 'Classify|Lines' -benchtime 2s ./connector/reply
 	go test -run '^$$' -bench FullPass -benchtime 1x ./sync/reconcile
+	go test -run '^$$' -bench SeedMillion -benchtime 1x ./crm/salesforce/salesforcefake
+	go test -run '^$$' -bench ScanMillion -benchtime 1x -timeout 20m ./crm/salesforce
 
 crash: ## 50 kill -9 cycles of a whole daemon
 	go test -count=1 -run TestKilledAtAnyMoment -v ./cmd/heed

@@ -94,9 +94,9 @@ func (o *Org) allow(ctx context.Context) *crm.Error {
 	if u == writing || l.max == 0 || now.Sub(l.asOf) >= usageLife || l.used*100 < l.max*from {
 		return nil
 	}
+	// The text does not change with each call: a report says the same once.
 	return &crm.Error{Class: crm.RetryLater, Code: BudgetCode, RetryAfter: usageLife, Text: fmt.Sprintf(
-		"%d of the organisation's %d API calls of 24 hours are used; what is left from %d %% on is kept for opt-outs (api_budget), so nothing is read until there are more",
-		l.used, l.max, from)}
+		"of the organisation's %d API calls of 24 hours more than %d %% are used; the rest is kept for opt-outs (api_budget), and nothing is read until there are more", l.max, from)}
 }
 
 // learn takes in what an answer says of the allocation.

@@ -75,8 +75,13 @@ func TestACountOfTheBudgetIsNotBelievedForEver(t *testing.T) {
 	writeContacts(t, o, 1)
 	_, _, err := scanAll(t, o, crm.Key{})
 	e := asError(t, err)
-	if e.Code != BudgetCode || e.RetryAfter != usageLife || !strings.Contains(e.Text, "950 of the organisation's 1000 API calls") || !strings.Contains(s.logged(), "only boxes are written") {
+	if e.Code != BudgetCode || e.RetryAfter != usageLife || !strings.Contains(e.Text, "of the organisation's 1000 API calls of 24 hours more than 90 % are used") || !strings.Contains(s.logged(), "only boxes are written") {
 		t.Fatalf("%+v; log %s", e, s.logged())
+	}
+	used = 951
+	writeContacts(t, o, 1)
+	if _, _, err := scanAll(t, o, crm.Key{}); asError(t, err).Text != e.Text {
+		t.Errorf("a report that is made each minute would change each minute: %v", err)
 	}
 	clock.t = clock.t.Add(e.RetryAfter)
 	used = 300

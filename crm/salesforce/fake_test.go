@@ -26,13 +26,13 @@ type world struct {
 	config salesforce.Config
 }
 
-func newWorld(t *testing.T, edits ...func(*salesforce.Config)) *world {
+func newWorld(t testing.TB, edits ...func(*salesforce.Config)) *world {
 	t.Helper()
 	return newWorldBehind(t, nil, edits...)
 }
 
 // newWorldBehind puts what proxy makes of it in front of the emulator.
-func newWorldBehind(t *testing.T, proxy func(http.Handler) http.Handler, edits ...func(*salesforce.Config)) *world {
+func newWorldBehind(t testing.TB, proxy func(http.Handler) http.Handler, edits ...func(*salesforce.Config)) *world {
 	t.Helper()
 	fake := salesforcefake.New(salesforcefake.Options{ClientID: "client", ClientSecret: "secret"})
 	w := &world{org: fake}
@@ -56,7 +56,7 @@ func newWorldBehind(t *testing.T, proxy func(http.Handler) http.Handler, edits .
 }
 
 // open returns a new driver for the org, as a new process has.
-func (w *world) open(t *testing.T, edits ...func(*salesforce.Config)) *salesforce.Org {
+func (w *world) open(t testing.TB, edits ...func(*salesforce.Config)) *salesforce.Org {
 	t.Helper()
 	c := w.config
 	c.Objects = slices.Clone(c.Objects)

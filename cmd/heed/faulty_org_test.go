@@ -144,7 +144,9 @@ func TestABadDayOfAnOrganisation(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	knob(func(k *salesforcefake.Knobs) { k.BudgetUsed, k.NextRead = 100, []string{"ok", "ok", "503", "ok", "401"} })
+	knob(func(k *salesforcefake.Knobs) {
+		k.BudgetUsed, k.NextRead = 100, []string{"ok", "ok", "503", "ok", "401"}
+	})
 	stop(stops-1, stops)
 	clean := false
 	for i := 0; i < 12 && !clean; i++ {

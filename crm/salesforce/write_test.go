@@ -216,6 +216,39 @@ func TestCallsHaveAtMost200RowsInTenRunsOfAType(t *testing.T) {
 	}
 }
 
+func TestBoxesToBeTickedAreWrittenBeforeOthers(t *testing.T) {
+	var mu sync.Mutex
+	var calls []int // boxes ticked by each
+	s := play(t, func(w http.ResponseWriter, r *http.Request) {
+		b, ids := readPatch(t, r)
+		ticks, rows := 0, []string{}
+		for i, rec := range b.Records {
+			if string(rec["SMS_Opt_Out__c"]) == "true" {
+				ticks++
+			}
+			rows = append(rows, rowOK(ids[i]))
+		}
+		mu.Lock()
+		calls = append(calls, ticks)
+		mu.Unlock()
+		io.WriteString(w, array(rows))
+	})
+	var ws []crm.Write
+	for i := range 1000 {
+		ws = append(ws, crm.Write{Key: crm.Key{Object: "Contact", ID: contactID(i + 1)}, OptedOut: i%2 == 1})
+	}
+	o := s.open(t)
+	o.writing = make(chan struct{}, 1) // one call at a time, so that none overtakes another
+	for _, r := range o.Write(t.Context(), ws) {
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	if fmt.Sprint(calls) != "[200 200 100 0 0]" {
+		t.Errorf("the calls tick %v boxes", calls)
+	}
+}
+
 func TestWritesAreSentByFewAtATime(t *testing.T) {
 	var mu sync.Mutex
 	running, most := 0, 0

@@ -32,8 +32,13 @@ bench: ## measure heed against floors in the same run
 	go test -run '^$$' -bench MirrorAfterPurge -benchtime 7x ./connector/ledger/local
 	HEED_OPTOUTS=1000000 go test -count=1 -timeout 30m -run TestAMillionOptOuts -v ./connector/admin
 
-crash: ## 50 kill -9 cycles of a whole daemon
+	go test -run '^$$' -bench FullPass -benchtime 1x ./sync/reconcile
+	go test -run '^$$' -bench SeedMillion -benchtime 1x ./crm/salesforce/salesforcefake
+	go test -run '^$$' -bench ScanMillion -benchtime 1x -timeout 20m ./crm/salesforce
+
+crash: ## 50 kill -9 cycles of a whole daemon, and 500 of a nightly pass
 	go test -count=1 -run TestKilledAtAnyMoment -v ./cmd/heed
+	HEED_KILLS=500 go test -count=1 -timeout 20m -run TestAPassThatIsKilled ./sync/reconcile
 
 scale: ## 2,000 drifts of every kind among 200,000 records: each found, named and repaired
 	HEED_DRIFT=200000 go test -count=1 -timeout 20m -run TestOnePassFinds -v ./sync/reconcile

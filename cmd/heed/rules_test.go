@@ -147,6 +147,16 @@ func TestPackagesImportOnlyWhatTheArchitectureAllows(t *testing.T) {
 	}
 }
 
+// The container image has no zone database, and without one the nightly pass would follow the wrong clock or not start.
+func TestTheZoneDatabaseIsPartOfTheBinary(t *testing.T) {
+	for _, f := range repository(t) {
+		if f.dir == "config" && !f.test && slices.Contains(imports(f), "time/tzdata") {
+			return
+		}
+	}
+	t.Error("config does not import time/tzdata: schedule.timezone must load everywhere")
+}
+
 func TestEachPackageIsDocumentedOnce(t *testing.T) {
 	docs := map[string]int{}
 	for _, f := range repository(t) {

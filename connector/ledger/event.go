@@ -306,6 +306,7 @@ type StatusTold struct {
 	Code       string    `json:"code,omitempty"`
 	OptedOut   bool      `json:"opted_out,omitempty"`
 	SentAt     time.Time `json:"sent_at,omitzero"`
+	Pass       string    `json:"pass,omitempty"` // the pass that settled an unknown message with it
 }
 
 // Written tells what became of the boxes of one number's records.
@@ -335,7 +336,7 @@ type Correction struct {
 	Detail   string    `json:"detail"` // one sentence for people, numbers masked
 	By       string    `json:"by,omitempty"`
 	ByAt     time.Time `json:"by_at,omitzero"`
-	Result   string    `json:"result,omitempty"` // done, pending, parked: folded from Written events
+	Result   string    `json:"result,omitempty"` // done, pending, parked: folded from Written events; left: nothing can be done
 	ResultAt time.Time `json:"result_at,omitzero"`
 	Text     string    `json:"text,omitempty"` // the CRM's words where it refused
 
@@ -365,6 +366,28 @@ type Pass struct {
 	Unknown    uint64         `json:"unknown,omitempty"`
 	Deliver    []string       `json:"deliver,omitempty"` // at its end: who is to get the report
 	Figures    *Figures       `json:"figures,omitempty"` // of full and manual passes: what happened since the one before
+	// Standing are the differences that heed knows and leaves alone, as far as the pass looked.
+	Standing []Standing `json:"standing,omitempty"`
+}
+
+// Standing is a kind of difference that heed knows and leaves alone. It is no correction: it is counted in each report for
+// as long as it stands.
+type Standing struct {
+	Cause  string `json:"cause"`            // a stable word; package reconcile lists them
+	N      int    `json:"n"`                // how many there are
+	Before *int   `json:"before,omitempty"` // how many there were in the full report before; nil if that did not count them
+	Listed []Left `json:"listed,omitempty"` // those that changed last, newest first; bounded
+}
+
+// Left is one difference that is left alone.
+type Left struct {
+	CRM    string       `json:"crm,omitempty"`
+	Record *crm.Key     `json:"record,omitempty"`
+	Number phone.Number `json:"number,omitzero"`
+	Detail string       `json:"detail"`         // one sentence for people, numbers masked
+	By     string       `json:"by,omitempty"`   // who last changed the record
+	At     time.Time    `json:"at,omitzero"`    // when, or since when it stands
+	Text   string       `json:"text,omitempty"` // the words of whoever refused
 }
 
 // Figures sum up what happened between two reports. They are computed from the events alone, once, and kept, so that a

@@ -28,6 +28,7 @@ type CRM struct {
 	last    time.Time
 	serial  int
 	records map[crm.Key]crm.Record
+	ids     map[string][]string // of each object, sorted; nil: to be made anew
 	fails   map[crm.Key][]error
 	notes   map[string]string         // by record and field
 	history map[crm.Key]crm.BoxChange // nil: not kept
@@ -92,6 +93,9 @@ func (c *CRM) Put(r crm.Record) crm.Key {
 	if r.ModifiedBy == (crm.Actor{}) {
 		r.ModifiedBy = crm.Actor{Name: "user"}
 	}
+	if _, known := c.records[r.Key]; !known {
+		c.ids = nil
+	}
 	c.records[r.Key] = clone(r)
 	return r.Key
 }
@@ -154,6 +158,7 @@ func (c *CRM) Erase(k crm.Key) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.records, k)
+	c.ids = nil
 }
 
 // Merge deletes loser in favour of survivor, whose box stays as it is: this is how a merge loses an opt-out.
@@ -270,13 +275,8 @@ func (c *CRM) Scan(ctx context.Context, after crm.Key) iter.Seq2[crm.Page, error
 					yield(crm.Page{}, err)
 					return
 				}
-				live := func(r crm.Record) bool { return r.Object == object && !r.Deleted && r.Converted == nil && r.ID > last }
-				page := crm.Page{Records: c.find(live, byID), AsOf: c.asOf()}
-				page.Total = len(c.find(func(r crm.Record) bool {
-					return slices.Contains(c.Objects, r.Object) && !r.Deleted && r.Converted == nil
-				}, byID))
-				more = len(page.Records) > c.PageSize
-				page.Records = page.Records[:min(len(page.Records), c.PageSize)]
+				page := crm.Page{AsOf: c.asOf()}
+				page.Records, more, page.Total = c.live(object, last)
 				if n := len(page.Records); n > 0 {
 					last = page.Records[n-1].ID
 				}
@@ -459,6 +459,39 @@ func (c *CRM) asOf() time.Time {
 		t = c.last
 	}
 	return t
+}
+
+// live returns a page of an object's live records behind an id, whether there are more, and how many there are of all objects.
+func (c *CRM) live(object, last string) (page []crm.Record, more bool, total int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ids == nil {
+		c.ids = map[string][]string{}
+		for k := range c.records {
+			c.ids[k.Object] = append(c.ids[k.Object], k.ID)
+		}
+		for _, ids := range c.ids {
+			slices.Sort(ids)
+		}
+	}
+	lives := func(r crm.Record) bool { return !r.Deleted && r.Converted == nil }
+	for k, r := range c.records {
+		if lives(r) && slices.Contains(c.Objects, k.Object) {
+			total++
+		}
+	}
+	ids := c.ids[object]
+	at, _ := slices.BinarySearch(ids, last+"\x00")
+	for _, id := range ids[at:] {
+		switch r := c.records[crm.Key{Object: object, ID: id}]; {
+		case !lives(r):
+		case len(page) == c.PageSize:
+			return page, true, total
+		default:
+			page = append(page, clone(r))
+		}
+	}
+	return page, false, total
 }
 
 func byID(a, b crm.Record) int    { return strings.Compare(a.ID, b.ID) }

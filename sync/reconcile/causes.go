@@ -27,6 +27,12 @@ const (
 	LiftedByStart  = "lifted_by_start"
 	LiftedByHand   = "lifted_by_hand"
 	RecordHidden   = "record_hidden"
+
+	// Left alone.
+	WriteRejected    = "write_rejected"
+	CRMOnly          = "crm_only"
+	NumberUnreadable = "number_unreadable"
+	SharedNumber     = "shared_number"
 )
 
 // Causes are all causes, in the order in which a report lists them: what a person should look at comes first.
@@ -54,7 +60,7 @@ var Causes = []Cause{
 		"Ticks the survivor."},
 	{Converted, "A lead was converted, and the contact did not get the tick.",
 		"The lead's opt-out field is not mapped to the contact's.",
-		"Ticks the contact. Map the field in the CRM, so that it comes along by itself."},
+		"Ticks the contact. Map the lead's opt-out field to the contact's (in Salesforce: Object Manager, Lead, Fields & Relationships, Map Lead Fields), so that it comes along by itself."},
 	{LateRecord, "A record with an opted-out number was created, imported or shown to heed after the opt-out.",
 		"A list is imported that contains somebody who had texted STOP.",
 		"Ticks it."},
@@ -62,7 +68,7 @@ var Causes = []Cause{
 		"An opted-out number is typed into another contact. Or a ticked contact gets a new number.",
 		"Ticks the box. Or opts the new number out, because a ticked box speaks for the person."},
 	{BoxNotTicked, "The box should be ticked and is not, and nothing tells why.",
-		"A workflow in the CRM took the tick back in the same moment.",
+		"The CRM was not in heed's configuration when the opt-out came.",
 		"Ticks it."},
 	{TickedInCRM, "Somebody ticked the box in the CRM.",
 		"A caller says \"no more texts\", and the agent ticks the box.",
@@ -82,4 +88,16 @@ var Causes = []Cause{
 	{BackfillCause, "A reply from before heed was installed was found in the provider's log.",
 		"The first pass reads the last seven days.",
 		"Records the reply; an opt-out blocks and ticks."},
+	{WriteRejected, "The CRM or the provider refuses what is owed, and says why.",
+		"A validation rule demands an e-mail address before a contact can be saved.",
+		"Tries it again a few times a day and at each full pass. Sends stay refused. Put right what the text names; nothing has to be done in heed."},
+	{CRMOnly, "The box is ticked, and the record has no telephone number that can be read.",
+		"The number was cleared, or typed with a digit too few.",
+		"Nothing: there is no number to refuse sends to. Who sends to that record by another way must look at the box."},
+	{NumberUnreadable, "A phone field holds something that is no telephone number.",
+		"\"ask reception\", or a number without its area code.",
+		"Nothing: an opt-out of its owner cannot reach the record, and heed refuses to send to it. Correct the field in the CRM."},
+	{SharedNumber, "Several records of one sort have a number that opted out since the report before.",
+		"A couple with one telephone, or one person twice.",
+		"Ticked all of them: an opt-out is the number's. Only for information; it is told once."},
 }

@@ -26,6 +26,10 @@ type source struct {
 	via    map[string]took // by id: records that took over from others
 	pages  int
 
+	standing []ledger.Standing // found in the full read
+	notes    []string
+	planned  map[crm.Key]bool // by the dry run of a full read that reads the changes first
+
 	// Pages with one AsOf are parts of one answer, and as old as the first of them.
 	asOf   time.Time
 	seenAt time.Time
@@ -43,6 +47,11 @@ type scan struct {
 	Started time.Time      `json:"started"` // by heed's clock
 	Counts  map[string]int `json:"counts,omitempty"`
 
+	Standing []ledger.Standing `json:"standing,omitempty"`
+	// Gone are the records that were not seen, of all that were known. They are counted once, before they are forgotten.
+	Gone  *int `json:"gone,omitempty"`
+	Known int  `json:"known,omitempty"`
+
 	// Walked holds, for each object, the greatest id so far: up to there, each known record was seen or marked. Missed says
 	// that one was marked.
 	Walked map[string]string `json:"walked,omitempty"`
@@ -58,7 +67,7 @@ const maxVia = 10_000
 
 // crm compares a CRM with the ledger: what changed since the checkpoint, or everything.
 func (p *pass) crm(ctx context.Context, c CRM) error {
-	if slices.Contains(p.done, c.Name) {
+	if slices.Contains(p.kept.Done, c.Name) {
 		return nil // read in full before this pass was interrupted
 	}
 	s := &source{CRM: c, mirror: p.Ledger.Mirror(c.Name), counts: map[string]int{}, via: map[string]took{}}
@@ -66,9 +75,8 @@ func (p *pass) crm(ctx context.Context, c CRM) error {
 		for name, n := range s.counts {
 			p.count(name, n)
 		}
-		if n := s.counts["ticked_without_number"]; n > 0 {
-			p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("%s: %d of the records read have the box ticked but no phone number that can be read. There is nothing to refuse sends to.", c.Name, n))
-		}
+		p.pass.Notes = append(p.pass.Notes, s.notes...)
+		p.pass.Standing = join(p.pass.Standing, s.standing)
 	}()
 	since, err := p.loadTime(ctx, "crm/"+c.Name)
 	if err != nil {
@@ -78,39 +86,45 @@ func (p *pass) crm(ctx context.Context, c CRM) error {
 		return err
 	}
 	if p.all || since.IsZero() {
-		return p.everything(ctx, s)
+		return p.everything(ctx, s, since)
 	}
-	return p.changes(ctx, s, since)
+	asOf, err := p.changes(ctx, s, since)
+	if err != nil || !asOf.After(since) {
+		return err
+	}
+	return p.saveTime(ctx, "crm/"+s.Name, asOf)
 }
 
-// changes reads what changed since the checkpoint.
-func (p *pass) changes(ctx context.Context, s *source, since time.Time) error {
+// changes reads what changed since the checkpoint. It returns up to when, by the CRM's clock.
+func (p *pass) changes(ctx context.Context, s *source, since time.Time) (asOf time.Time, err error) {
+	if since, err = p.readingFrom(ctx, "crm/"+s.Name, since); err != nil {
+		return asOf, err
+	}
 	stage := "reading changes in " + s.Name
 	p.progress(stage, 0, 0)
 	asked := p.Now().UTC()
-	var asOf time.Time
 	for page, err := range s.Directory.Changed(ctx, since) {
 		if err != nil {
-			return fmt.Errorf("what changed in %s since %s could not be read in full: %w", s.Name, since.Format(time.RFC3339), err)
+			return asOf, fmt.Errorf("what changed in %s since %s could not be read in full: %w", s.Name, since.Format(time.RFC3339), err)
 		}
 		if s.pages == 0 {
 			asOf = page.AsOf
 		}
 		if err := p.page(ctx, s, page, asked); err != nil {
-			return err
+			return asOf, err
 		}
 		p.progress(stage, s.counts["records_read"], page.Total)
 		asked = p.Now().UTC()
 	}
-	if asOf.After(since) {
-		return p.saveTime(ctx, "crm/"+s.Name, asOf)
-	}
-	return nil
+	return asOf, nil
 }
 
 // everything reads the whole CRM, or the rest of it if an earlier read was interrupted, and then removes from the mirror
 // what was not there any more.
-func (p *pass) everything(ctx context.Context, s *source) error {
+//
+// What changed since the checkpoint is read first, if there is one: only there does a CRM say which records were merged or
+// converted into which, and only there do the records of one import come together.
+func (p *pass) everything(ctx context.Context, s *source, since time.Time) error {
 	p.pass.Full = true
 	cursor := "scan/" + s.Name
 	var at scan
@@ -126,14 +140,23 @@ func (p *pass) everything(ctx context.Context, s *source) error {
 	case at.Pass == p.pass.ID:
 		maps.Copy(s.counts, at.Counts)
 	}
+	s.standing = at.Standing
 	if at.Walked == nil {
 		at.Walked = map[string]string{}
 	}
-	at.Pass, s.scan, s.asOf, s.seenAt = p.pass.ID, &at, at.PageAsOf, at.PageSeen
+	at.Pass = p.pass.ID
 	// That a CRM is read in full is worth a report, even if everything is in order.
 	if err := p.record(ctx); err != nil {
 		return err
 	}
+	if !resumed && !since.IsZero() {
+		if err := p.changesFirst(ctx, s, since); err != nil {
+			return err
+		}
+		now = p.Now().UTC()
+		at.Started = now
+	}
+	s.scan, s.asOf, s.seenAt, s.pages = &at, at.PageAsOf, at.PageSeen, 0
 	stage := "reading all of " + s.Name
 	p.progress(stage, s.counts["records_read"], 0)
 	asked := now
@@ -152,7 +175,7 @@ func (p *pass) everything(ctx context.Context, s *source) error {
 			return err
 		}
 		p.progress(stage, s.counts["records_read"], page.Total)
-		at.After, at.Counts, at.PageAsOf, at.PageSeen = page.Next, s.counts, s.asOf, s.seenAt
+		at.After, at.Counts, at.Standing, at.PageAsOf, at.PageSeen = page.Next, s.counts, s.standing, s.asOf, s.seenAt
 		if err := p.save(ctx, cursor, at); err != nil {
 			return err
 		}
@@ -177,18 +200,33 @@ func (p *pass) everything(ctx context.Context, s *source) error {
 			return err
 		}
 	}
-	p.done = append(p.done, s.Name)
-	before := p.pass.Counts
-	p.pass.Counts = maps.Clone(before)
-	for name, n := range s.counts {
-		p.count(name, n)
+	p.kept.Done = append(p.kept.Done, s.Name)
+	counts := maps.Clone(p.kept.Counts)
+	if counts == nil {
+		counts = map[string]int{}
 	}
-	err = p.mark(ctx)
-	p.pass.Counts = before
-	if err != nil {
+	for name, n := range s.counts {
+		counts[name] += n
+	}
+	p.kept.Counts, p.kept.Notes, p.kept.Standing = counts, append(p.kept.Notes, s.notes...), join(p.kept.Standing, s.standing)
+	if err := p.mark(ctx); err != nil {
 		return err
 	}
 	return p.Ledger.SetCursor(ctx, cursor, "")
+}
+
+// changesFirst reads the changes of a CRM that is then read in full, which puts right what this could not read.
+func (p *pass) changesFirst(ctx context.Context, s *source, since time.Time) error {
+	if p.opts.DryRun {
+		s.planned = map[crm.Key]bool{}
+	}
+	_, err := p.changes(ctx, s, since)
+	if err == nil || ctx.Err() != nil || errors.Is(err, ledger.ErrUnavailable) {
+		return err
+	}
+	p.Log.Warn("the changes could not be read before the full read", "crm", s.Name, "error", err)
+	s.notes = append(s.notes, "Merges, conversions and imports may go by another name here: "+err.Error())
+	return nil
 }
 
 // read is a record of a page, with its numbers and with what the mirror knew of it before the page, nil for nothing.
@@ -244,6 +282,7 @@ func (p *pass) page(ctx context.Context, s *source, page crm.Page, asked time.Ti
 			live = append(live, r)
 		}
 	}
+	p.leaveAlone(s, live)
 	if err := p.announce(ctx, s, live); err != nil {
 		return err
 	}
@@ -255,6 +294,11 @@ func (p *pass) page(ctx context.Context, s *source, page crm.Page, asked time.Ti
 		return err
 	}
 	if p.opts.DryRun {
+		for _, f := range findings {
+			if s.planned != nil && s.scan == nil {
+				s.planned[*f.correction.Correction.Record] = true
+			}
+		}
 		return nil
 	}
 	var puts []ledger.MirrorRecord
@@ -482,7 +526,7 @@ func (p *pass) compare(ctx context.Context, s *source, live []read) ([]finding, 
 	waiting := map[phone.Number]bool{}
 	for _, r := range live {
 		out := slices.ContainsFunc(r.numbers, func(n phone.Number) bool { return p.Ledger.State(n) == consent.OptedOut })
-		if len(r.numbers) > 0 && out != r.OptedOut {
+		if len(r.numbers) > 0 && out != r.OptedOut && !s.planned[r.Key] {
 			differ = append(differ, r)
 			for _, n := range r.numbers {
 				waiting[n] = false
@@ -683,18 +727,25 @@ func (p *pass) removeUnseen(ctx context.Context, s *source) (whole bool, _ error
 	if !s.scan.Missed {
 		return true, nil
 	}
-	total, missing := 0, 0
-	for r, err := range s.mirror.Between(ctx, crm.Key{}, crm.Key{}) {
-		if err != nil {
+	if s.scan.Gone == nil {
+		total, missing := 0, 0
+		for r, err := range s.mirror.Between(ctx, crm.Key{}, crm.Key{}) {
+			if err != nil {
+				return false, err
+			}
+			total++
+			if r.Missing == s.scan.Number {
+				missing++
+			}
+		}
+		s.scan.Gone, s.scan.Known = &missing, total
+		if err := p.save(ctx, "scan/"+s.Name, s.scan); err != nil {
 			return false, err
 		}
-		total++
-		if r.Missing == s.scan.Number {
-			missing++
-		}
 	}
+	total, missing := s.scan.Known, *s.scan.Gone
 	if total > vanished && missing > total/2 {
-		p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("%s showed %d records; %d were known. Has heed's user lost its access? Nothing was forgotten.",
+		s.notes = append(s.notes, fmt.Sprintf("%s showed %d records; %d were known. Has heed's user lost its access? Nothing was forgotten.",
 			s.Name, total-missing, total))
 		return false, nil
 	}
@@ -733,10 +784,12 @@ func (p *pass) removeUnseen(ctx context.Context, s *source) (whole bool, _ error
 		if err := s.mirror.Delete(ctx, unseen); err != nil {
 			return false, err
 		}
-		s.counts["records_hidden"] += len(unseen)
+	}
+	if missing > 0 {
+		s.counts["records_hidden"] = missing
 	}
 	if hidden > maxHidden {
-		p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("%s: %d records of opted-out numbers are gone; the report names the first %d.", s.Name, hidden, maxHidden))
+		s.notes = append(s.notes, fmt.Sprintf("%s: %d records of opted-out numbers are gone; the report names the first %d.", s.Name, hidden, maxHidden))
 	}
 	return true, nil
 }
@@ -753,7 +806,7 @@ func (p *pass) hidden(s *source, key crm.Key, n phone.Number) finding {
 	return finding{correction: ledger.Event{
 		Kind: ledger.KindCorrection, ID: eventID("fix", p.pass.ID, s.Name, key.Object, key.ID, RecordHidden), At: p.Now().UTC(), Number: n,
 		Correction: &ledger.Correction{
-			Pass: p.pass.ID, CRM: s.Name, Record: &key, Cause: RecordHidden, Action: none, Result: "done",
+			Pass: p.pass.ID, CRM: s.Name, Record: &key, Cause: RecordHidden, Action: none, Result: leftAlone,
 			Detail: fmt.Sprintf("The CRM no longer shows the record of %s. The number stays opted out.", n.Masked()),
 		},
 	}}

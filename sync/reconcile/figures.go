@@ -42,6 +42,9 @@ func (p *pass) figures(ctx context.Context, upTo uint64) (*ledger.Figures, error
 	}
 	t := tally{Figures: f, ledger: p.Ledger, out: map[phone.Number]*optedOut{}, answers: map[string]bool{}, campaigns: map[string]*ledger.CampaignCount{},
 		campaignOf: map[string]string{}, took: map[string][]time.Duration{}}
+	for _, c := range p.CRMs {
+		t.crms = append(t.crms, c.Name)
+	}
 	for e, err := range p.Ledger.Events(ctx, f.After+1) {
 		if err != nil {
 			return nil, err
@@ -54,6 +57,7 @@ func (p *pass) figures(ctx context.Context, upTo uint64) (*ledger.Figures, error
 		}
 	}
 	t.sum()
+	p.pass.Standing = join(p.pass.Standing, t.standing)
 	return f, nil
 }
 
@@ -67,6 +71,10 @@ type tally struct {
 	campaignOf map[string]string // of messages without an outcome yet
 	campaigns  map[string]*ledger.CampaignCount
 	took       map[string][]time.Duration // by clock
+
+	crms     []string
+	shared   map[phone.Number]bool // numbers that several records have
+	standing []ledger.Standing
 }
 
 // optedOut is a number's newest opt-out, and which clocks have run for it.
@@ -89,6 +97,9 @@ func (t *tally) add(ctx context.Context, e ledger.Event) error {
 		return nil
 	case e.Outcome != nil:
 		return t.outcome(ctx, e)
+	}
+	if err := t.share(ctx, e); err != nil {
+		return err
 	}
 	if clock, upTo, ok := reached(e); ok {
 		return t.stop(ctx, clock, e, upTo)

@@ -20,6 +20,7 @@ var reportHTML string
 
 var htmlTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"short": short, "clockName": clockName, "campaignName": campaignName, "result": result,
+	"since": since,
 	"plain": func(s string) string { return plain(s, 500) },
 	"where": func(c ledger.Correction) string { return strings.Join(where(c), ", ") },
 	"lines": func(s string) []string { return strings.Split(s, "\n") },
@@ -48,7 +49,10 @@ type htmlReport struct {
 	Found      int
 	Most       int // the longest bar
 	Causes     []htmlCause
+	Received   bool
 	Numbers    bool
+	Standing   []htmlStanding
+	StandingN  int
 	Out, Set   int
 	Waiting    int
 	Parked     int
@@ -69,6 +73,15 @@ type htmlCause struct {
 	Corrections []ledger.Correction
 	More        int
 }
+
+type htmlStanding struct {
+	Cause
+	ledger.Standing
+	Lines []htmlLeft
+	More  int
+}
+
+type htmlLeft struct{ Detail, Where, Text string }
 
 type htmlCount struct {
 	N    int
@@ -91,7 +104,17 @@ func HTML(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 		Out:   p.Counts[numbersOut], Set: p.Counts[numbersSettled], Waiting: p.Counts[numbersWaiting], Parked: p.Counts[numbersParked],
 		FinishedAt: !p.FinishedAt.IsZero(), InFlight: strings.TrimPrefix(inFlightNote, "; "),
 	}
+	_, r.Received = p.Counts[optOutsReceived]
 	_, r.Numbers = p.Counts[numbersOut]
+	r.StandingN = standing(p)
+	for _, s := range p.Standing {
+		cause, _ := causeOf(s.Cause)
+		h := htmlStanding{Cause: cause, Standing: s, More: s.N - len(s.Listed)}
+		for _, l := range s.Listed {
+			h.Lines = append(h.Lines, htmlLeft{l.Detail, aboutLeft(l, r.At), l.Text})
+		}
+		r.Standing = append(r.Standing, h)
+	}
 	if r.FinishedAt {
 		r.Took = p.FinishedAt.Sub(p.StartedAt).Round(time.Millisecond)
 	}
@@ -102,7 +125,7 @@ func HTML(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 		r.Found += p.Causes[c.Name]
 		r.Most = max(r.Most, p.Causes[c.Name])
 	}
-	r.Agree = r.FinishedAt && r.Found == 0 && p.Error == "" && r.Waiting+r.Parked == 0
+	r.Agree = r.FinishedAt && r.Found == 0 && p.Error == "" && r.Waiting+r.Parked+r.StandingN == 0
 	for c, err := range corrections {
 		if err != nil {
 			return err
@@ -134,8 +157,9 @@ func HTML(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 	return b.Flush()
 }
 
-// CSV writes a pass's corrections, one a line, for a spreadsheet: RFC 4180, UTF-8, with a header. Numbers are masked. A
-// cell that a spreadsheet would read as a formula has an apostrophe before it.
+// CSV writes a pass's corrections, one a line, and then what it lists of the differences that are left alone, for a
+// spreadsheet: RFC 4180, UTF-8, with a header. Numbers are masked. A cell that a spreadsheet would read as a formula has an
+// apostrophe before it.
 func CSV(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, error]) error {
 	c := csv.NewWriter(w)
 	_ = c.Write([]string{"pass", "seq", "cause", "action", "result", "number", "crm", "object", "record", "account", "detail", "by", "by_at", "result_at", "text"})
@@ -145,6 +169,12 @@ func CSV(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, er
 		}
 		return t.UTC().Format(time.RFC3339)
 	}
+	write := func(row ...string) {
+		for i := range row {
+			row[i] = export.Cell(plain(row[i], 1000))
+		}
+		_ = c.Write(row) // what fails is told at the end
+	}
 	for x, err := range corrections {
 		if err != nil {
 			return err
@@ -153,11 +183,19 @@ func CSV(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, er
 		if x.Record != nil {
 			object, id = x.Record.Object, x.Record.ID
 		}
-		row := []string{p.ID, fmt.Sprint(x.Seq), x.Cause, x.Action, result(x), x.Number.Masked(), x.CRM, object, id, x.Account, x.Detail, x.By, stamp(x.ByAt), stamp(x.ResultAt), x.Text}
-		for i := range row {
-			row[i] = export.Cell(plain(row[i], 1000))
+		write(p.ID, fmt.Sprint(x.Seq), x.Cause, x.Action, result(x), x.Number.Masked(), x.CRM, object, id, x.Account, x.Detail, x.By, stamp(x.ByAt), stamp(x.ResultAt), x.Text)
+	}
+	for _, s := range p.Standing {
+		for _, l := range s.Listed {
+			object, id, number := "", "", ""
+			if l.Record != nil {
+				object, id = l.Record.Object, l.Record.ID
+			}
+			if l.Number.IsValid() {
+				number = l.Number.Masked()
+			}
+			write(p.ID, "", s.Cause, none, result(ledger.Correction{Result: leftAlone}), number, l.CRM, object, id, "", l.Detail, l.By, stamp(l.At), "", l.Text)
 		}
-		_ = c.Write(row)
 	}
 	c.Flush()
 	return c.Error()

@@ -1,7 +1,10 @@
 package reconcile
 
 import (
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/heed-sms/heed/connector/consent"
@@ -138,6 +141,33 @@ func planTicked(old *ledger.MirrorRecord, rec crm.Record, seenAt time.Time, numb
 		return release(latest), true
 	}
 	return obey(TickedInCRM, numbers, at)
+}
+
+// stands returns the cause of a record's difference that heed leaves alone, "" if it has none: how many of its phone fields
+// are numbers, how many are not, and whether its box is ticked.
+func stands(numbers, unreadable int, ticked bool) string {
+	switch {
+	case ticked && numbers == 0:
+		return CRMOnly
+	case unreadable > 0:
+		return NumberUnreadable
+	}
+	return ""
+}
+
+// sharedBy says what the records of one number are, if several of them are of one object. heed cannot know whether they are
+// one person twice; a contact and a lead most likely are.
+func sharedBy(keys []crm.Key) (what string, ok bool) {
+	objects := map[string]int{}
+	for _, k := range keys {
+		objects[k.Object]++
+		ok = ok || objects[k.Object] > 1
+	}
+	var parts []string
+	for _, object := range slices.Sorted(maps.Keys(objects)) {
+		parts = append(parts, fmt.Sprintf("%d %s", objects[object], object))
+	}
+	return strings.Join(parts, " and ") + " records", ok
 }
 
 // obey takes a box that was ticked at a time for the word of the person on the record: those of the numbers are opted

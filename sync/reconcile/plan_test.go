@@ -179,6 +179,46 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestWhatStands(t *testing.T) {
+	for _, c := range []struct {
+		name                string
+		numbers, unreadable int
+		ticked              bool
+		want                string
+	}{
+		{name: "a record with a number"},
+		{name: "a record with a number and the box ticked", numbers: 1, ticked: true},
+		{name: "a record without any number", ticked: false},
+		{name: "a field that is no number", unreadable: 1, want: NumberUnreadable},
+		{name: "one number of two", numbers: 1, unreadable: 1, want: NumberUnreadable},
+		{name: "one number of two, and the box ticked", numbers: 1, unreadable: 1, ticked: true, want: NumberUnreadable},
+		{name: "ticked, without any number", ticked: true, want: CRMOnly},
+		{name: "ticked, and its number cannot be read", unreadable: 1, ticked: true, want: CRMOnly},
+	} {
+		if got := stands(c.numbers, c.unreadable, c.ticked); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestSharedBy(t *testing.T) {
+	k := func(object string) crm.Key { return crm.Key{Object: object} }
+	for _, c := range []struct {
+		keys []crm.Key
+		what string
+		ok   bool
+	}{
+		{[]crm.Key{k("Contact")}, "1 Contact records", false},
+		{[]crm.Key{k("Contact"), k("Lead")}, "1 Contact and 1 Lead records", false}, // a lead that became a contact, most likely
+		{[]crm.Key{k("Contact"), k("Lead"), k("Contact")}, "2 Contact and 1 Lead records", true},
+		{[]crm.Key{k("Lead"), k("Lead"), k("Lead")}, "3 Lead records", true},
+	} {
+		if what, ok := sharedBy(c.keys); what != c.what || ok != c.ok {
+			t.Errorf("%v: %q %v", c.keys, what, ok)
+		}
+	}
+}
+
 func TestCausesAreDocumentedOnceAndInFull(t *testing.T) {
 	seen := map[string]bool{}
 	for _, c := range Causes {
@@ -187,7 +227,7 @@ func TestCausesAreDocumentedOnceAndInFull(t *testing.T) {
 		}
 		seen[c.Name] = true
 	}
-	if len(seen) != 17 {
+	if len(seen) != 21 {
 		t.Errorf("%d causes", len(seen))
 	}
 }

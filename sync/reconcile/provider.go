@@ -44,14 +44,18 @@ func (p *pass) inbound(ctx context.Context, a Account) error {
 	if last.IsZero() {
 		since = until.Add(-backfill(p.Runner))
 	}
+	if since, err = p.readingFrom(ctx, cursor, since); err != nil {
+		return err
+	}
 	stage := "reading the message log of " + a.Name
-	read, missed := 0, 0
+	read := 0
 	p.progress(stage, 0, 0)
 	for m, err := range log.Inbound(ctx, since, until) {
 		if err != nil {
 			return fmt.Errorf("the messages that %s received could not be read in full, so STOPs whose webhook was lost may not be known yet: %w", a.Name, err)
 		}
 		read++
+		p.read[a.Name]++
 		p.count("inbound_read", 1)
 		p.progress(stage, read, 0)
 		seen, err := p.Ledger.Seen(ctx, eventID("in", a.Name, m.ProviderID))
@@ -65,14 +69,10 @@ func (p *pass) inbound(ctx context.Context, a Account) error {
 		if !m.At.Before(until.Add(-onTheWay)) && !m.At.Before(p.Started) {
 			continue
 		}
-		missed++
 		before := last.IsZero() && (p.Started.IsZero() || m.At.Before(p.Started))
 		if err := p.recoverInbound(ctx, a, m, before); err != nil {
 			return err
 		}
-	}
-	if missed > 0 && !last.IsZero() {
-		p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("%s: %d of the %d messages read came by no webhook. Was heed down, or is the webhook address at the provider another one?", a.Name, missed, read))
 	}
 	return p.saveTime(ctx, cursor, later(last, until))
 }
@@ -98,16 +98,15 @@ func (p *pass) recoverInbound(ctx context.Context, a Account, m sms.Inbound, bef
 			return err
 		}
 	}
-	if p.opts.DryRun {
-		p.count("inbound_recovered", 1)
-		return nil
-	}
-	recorded, err := p.Inbox.Recover(ctx, a.Name, m, p.pass.ID, !before)
-	if err != nil {
-		return err
+	recorded := p.opts.DryRun
+	if !recorded {
+		var err error
+		if recorded, err = p.Inbox.Recover(ctx, a.Name, m, p.pass.ID, !before); err != nil {
+			return err
+		}
 	}
 	if recorded {
-		p.count("inbound_recovered", 1)
+		p.learned.recover(a.Name, !before)
 	}
 	return nil
 }
@@ -194,6 +193,10 @@ func (p *pass) outbound(ctx context.Context, a Account) error {
 	case !can, len(unknown) == 0 && !harvest:
 		return nil
 	}
+	var err error
+	if since, err = p.readingFrom(ctx, cursor, since); err != nil {
+		return err
+	}
 	byContent := map[[2]string][]int{}
 	for i, m := range unknown {
 		k := [2]string{m.To.String(), m.Body}
@@ -225,7 +228,7 @@ func (p *pass) outbound(ctx context.Context, a Account) error {
 	if err != nil {
 		return err
 	}
-	p.count("sends_settled", settled)
+	p.learned.Settled += settled
 	p.count("sends_still_unknown", len(unknown)-settled)
 	if harvest {
 		return p.saveTime(ctx, cursor, now)
@@ -258,7 +261,7 @@ func (p *pass) settle(ctx context.Context, a Account, unknown []ledger.Message, 
 		}
 		m := unknown[c.unknown]
 		e := p.status(a, c.log, m.To)
-		e.Status.Message = m.ID
+		e.Status.Message, e.Status.Pass = m.ID, p.pass.ID
 		receipts, err := p.Ledger.Append(ctx, e)
 		if err == nil && receipts[0].Duplicate {
 			// The provider told of it before anybody could say whose message it was.

@@ -41,6 +41,7 @@ import (
 	"github.com/heed-sms/heed/connector/reply"
 	"github.com/heed-sms/heed/crm"
 	"github.com/heed-sms/heed/sms"
+	"github.com/heed-sms/heed/sms/phone"
 )
 
 // Inbox records replies that were found in a provider's log; connector.Inbox does.
@@ -168,19 +169,31 @@ type pass struct {
 	opts        Options
 	all         bool // every CRM is to be read in full
 	pass        ledger.Pass
-	done        []string // CRMs that were read in full by the interrupted part of this pass
-	recorded    bool     // its beginning is in the ledger
+	recorded    bool   // its beginning is in the ledger …
+	from        uint64 // … at this sequence
+	kept        kept
+	read        map[string]int // received messages read, by account
+	learned     learned
 	corrections []ledger.Correction
 	problems    []string
 }
 
 // mark is the checkpoint of a recorded pass that has not ended.
 type mark struct {
-	ID      string         `json:"id"`
-	All     bool           `json:"all,omitempty"`
-	Started time.Time      `json:"started"`
-	Done    []string       `json:"done,omitempty"`
-	Counts  map[string]int `json:"counts,omitempty"`
+	ID      string    `json:"id"`
+	All     bool      `json:"all,omitempty"`
+	Started time.Time `json:"started"`
+	kept
+}
+
+// kept is what a pass that goes on after an interruption must not find out again.
+type kept struct {
+	Done     []string             `json:"done,omitempty"` // CRMs that were read in full …
+	Counts   map[string]int       `json:"counts,omitempty"`
+	Notes    []string             `json:"notes,omitempty"`
+	Standing []ledger.Standing    `json:"standing,omitempty"` // … and what was found in them
+	Since    map[string]time.Time `json:"since,omitempty"`    // by checkpoint: from where it read on, so that it counts the same again
+	Learned  learned              `json:"learned,omitzero"`   // before its beginning was recorded
 }
 
 func (p *pass) run(ctx context.Context) error {
@@ -228,6 +241,7 @@ func (p *pass) begin(ctx context.Context) error {
 	now := p.Now().UTC()
 	var suffix [2]byte
 	_, _ = rand.Read(suffix[:]) // never fails (crypto/rand)
+	p.read = map[string]int{}
 	p.pass = ledger.Pass{
 		ID:   fmt.Sprintf("pass_%s_%s_%s", now.Format("20060102T150405Z"), p.opts.Kind, hex.EncodeToString(suffix[:])),
 		Kind: p.opts.Kind, StartedAt: now, Counts: map[string]int{},
@@ -248,8 +262,9 @@ func (p *pass) begin(ctx context.Context) error {
 	} else if err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return err
 	}
-	p.pass.ID, p.pass.StartedAt, p.pass.Full, p.done = m.ID, m.Started, p.all || len(m.Done) > 0, m.Done
+	p.pass.ID, p.pass.StartedAt, p.pass.Full, p.kept = m.ID, m.Started, p.all || len(m.Done) > 0, m.kept
 	maps.Copy(p.pass.Counts, m.Counts)
+	p.pass.Notes, p.pass.Standing = slices.Clone(m.Notes), slices.Clone(m.Standing)
 	return p.record(ctx)
 }
 
@@ -260,25 +275,44 @@ func (p *pass) record(ctx context.Context) error {
 	if p.recorded || p.opts.DryRun {
 		return nil
 	}
+	if p.learned.Recovered+p.learned.Settled > 0 {
+		p.kept.Learned = p.learned
+	}
 	// The mark comes first: should the process end between the two, the next pass takes up this one.
 	if err := p.mark(ctx); err != nil {
 		return err
 	}
-	if err := p.append(ctx, p.event("start", p.pass)); err != nil {
+	receipts, err := p.Ledger.Append(ctx, p.event("start", p.pass))
+	if err != nil {
 		return err
 	}
-	p.recorded = true
+	p.recorded, p.from = true, receipts[0].Seq // of the first start, if it was interrupted
 	return nil
 }
 
 func (p *pass) mark(ctx context.Context) error {
-	return p.save(ctx, p.markCursor(), mark{ID: p.pass.ID, All: p.all, Started: p.pass.StartedAt, Done: p.done, Counts: p.pass.Counts})
+	return p.save(ctx, p.markCursor(), mark{ID: p.pass.ID, All: p.all, Started: p.pass.StartedAt, kept: p.kept})
+}
+
+// readingFrom returns from where a source is to be read on: as far back as before it was interrupted, or from since.
+func (p *pass) readingFrom(ctx context.Context, cursor string, since time.Time) (time.Time, error) {
+	if before, ok := p.kept.Since[cursor]; ok {
+		return earlier(before, since), nil
+	}
+	if p.kept.Since == nil {
+		p.kept.Since = map[string]time.Time{}
+	}
+	p.kept.Since[cursor] = since
+	if !p.recorded {
+		return since, nil // its mark comes with its beginning
+	}
+	return since, p.mark(ctx)
 }
 
 func (p *pass) event(what string, content ledger.Pass) ledger.Event {
 	content.Causes, content.Results = nil, nil // the ledger counts them from the corrections
 	// The ledger may read an event after Append has returned, and the pass counts on.
-	content.Counts, content.Notes = maps.Clone(content.Counts), slices.Clone(content.Notes)
+	content.Counts, content.Notes, content.Standing = maps.Clone(content.Counts), slices.Clone(content.Notes), slices.Clone(content.Standing)
 	return ledger.Event{Kind: ledger.KindPass, ID: "pass/" + content.ID + "/" + what, At: p.Now().UTC(), Pass: &content}
 }
 
@@ -358,46 +392,32 @@ func (p *pass) flush(ctx context.Context) error {
 	return err
 }
 
-// maxParked bounds how many parked pieces of work a report names.
-const maxParked = 20
-
-// noteParked names what waits for a person, and whose refusal it waits for.
-func (p *pass) noteParked(ctx context.Context) error {
-	named := 0
-	for o, err := range p.Ledger.Owed(ctx) {
-		if err != nil {
-			return err
-		}
-		if o.Parked == nil {
-			continue
-		}
-		if named++; named > maxParked {
-			p.pass.Notes = append(p.pass.Notes, "More is waiting for a person than is named here.")
-			return nil
-		}
-		p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("Waiting for a person, %s since %s: %s", o.Number.Masked(), clock(o.Since), o.Parked.Text))
-	}
-	return nil
-}
-
 // end sums up and records the end of the pass.
 func (p *pass) end(ctx context.Context) error {
+	p.pass.Error = strings.Join(p.problems, "\n")
+	// A source that is down would fill the ledger with a report a minute: the same failure is recorded once.
+	if p.opts.Kind == Incremental && !p.opts.DryRun {
+		if p.pass.Error != "" && p.pass.Error != p.failing {
+			if err := p.record(ctx); err != nil {
+				return err
+			}
+		}
+		p.failing = p.pass.Error
+	}
 	s, err := p.sums(ctx)
 	if err != nil {
 		return err
 	}
+	if err := p.recount(ctx); err != nil {
+		return err
+	}
 	p.pass.FinishedAt = p.Now().UTC()
-	p.pass.Error = strings.Join(p.problems, "\n")
 	p.pass.Head, p.pass.HeadSeq = hex.EncodeToString(s.HeadHash[:]), s.Head
 	for _, n := range s.Owed {
 		p.pass.Owed += n
 	}
 	p.pass.Parked, p.pass.Inbound, p.pass.OptOuts = s.Parked, s.Inbound, s.OptOuts
-	if s.Parked > 0 {
-		if err := p.noteParked(ctx); err != nil {
-			return err
-		}
-	}
+	p.noteHeld(s.Owed[ledger.OweHold])
 	if p.Shadow {
 		p.pass.Notes = append(p.pass.Notes, fmt.Sprintf("mode: shadow. No box was set and no send refused; %d sends would have been, since the beginning.", s.WouldBlock))
 	}
@@ -413,19 +433,15 @@ func (p *pass) end(ctx context.Context) error {
 			return err
 		}
 	}
+	if len(p.pass.Standing) > 0 || s.Parked > 0 {
+		if err := p.stands(ctx); err != nil {
+			return err
+		}
+	}
 	if p.opts.Kind == Nightly {
 		p.pass.Deliver = slices.Clone(p.Deliver)
 	}
 	if !p.opts.DryRun {
-		// A source that is down would fill the ledger with a report a minute: the same failure is recorded once.
-		if p.opts.Kind == Incremental {
-			if p.pass.Error != "" && p.pass.Error != p.failing {
-				if err := p.record(ctx); err != nil {
-					return err
-				}
-			}
-			p.failing = p.pass.Error
-		}
 		if p.recorded {
 			if err := p.append(ctx, p.event("end", p.pass)); err != nil {
 				return err
@@ -444,50 +460,89 @@ func (p *pass) end(ctx context.Context) error {
 	return nil
 }
 
-// sums counts what the report's first line adds up: each opted-out number is settled, waits for its boxes, or waits for
-// a person. Both sides are taken from the same moment, as far as the traffic allows.
+// sums counts what the report's first lines add up: each received opt-out, and each opted-out number, is settled, waits for
+// its boxes, or waits for a person. Both sides are taken from the same moment, as far as the traffic allows.
 func (p *pass) sums(ctx context.Context) (ledger.Stats, error) {
+	// Whose messages wait must be read from each number's history. While a CRM is down those are many, so the passes that
+	// come every minute and leave no report do not look.
+	report := p.recorded || p.opts.Kind != Incremental || p.opts.DryRun
 	for attempt := 0; ; attempt++ {
 		s, err := p.Ledger.Stats(ctx)
 		if err != nil {
 			return s, err
 		}
-		waiting, parked := 0, 0
+		var numbers, messages struct{ waiting, parked int }
 		for o, err := range p.Ledger.Owed(ctx) {
-			switch {
-			case err != nil:
+			if err != nil {
 				return s, err
-			case o.Kind != ledger.OweBoxes || p.Ledger.State(o.Number) != consent.OptedOut:
+			}
+			if o.Kind != ledger.OweBoxes || p.Ledger.State(o.Number) != consent.OptedOut {
+				continue
+			}
+			asked := 0
+			if report {
+				if asked, err = p.asked(ctx, o.Number); err != nil {
+					return s, err
+				}
+			}
+			switch {
 			case o.Parked != nil:
-				parked++
+				numbers.parked++
+				messages.parked += asked
 			default:
-				waiting++
+				numbers.waiting++
+				messages.waiting += asked
 			}
 		}
 		after, err := p.Ledger.Stats(ctx)
 		if err != nil {
 			return s, err
 		}
-		out := s.Numbers[consent.OptedOut.String()]
-		if after.Head != s.Head && attempt < 3 || waiting+parked > out {
+		out, received := s.Numbers[consent.OptedOut.String()], int(s.OptOuts)
+		if after.Head != s.Head && attempt < 3 || numbers.waiting+numbers.parked > out || messages.waiting+messages.parked > received {
 			if attempt < 10 {
 				continue
 			}
-			waiting, parked = min(waiting, out), min(parked, out-min(waiting, out))
+			numbers.waiting = min(numbers.waiting, out)
+			numbers.parked = min(numbers.parked, out-numbers.waiting)
+			messages.waiting = min(messages.waiting, received)
+			messages.parked = min(messages.parked, received-messages.waiting)
 		}
-		p.pass.Counts[numbersOut] = out
-		p.pass.Counts[numbersWaiting], p.pass.Counts[numbersParked] = waiting, parked
-		p.pass.Counts[numbersSettled] = out - waiting - parked
+		c := p.pass.Counts
+		c[numbersOut], c[numbersWaiting], c[numbersParked] = out, numbers.waiting, numbers.parked
+		c[numbersSettled] = out - numbers.waiting - numbers.parked
+		if report {
+			c[optOutsReceived], c[optOutsPending], c[optOutsParked] = received, messages.waiting, messages.parked
+			c[optOutsApplied] = received - messages.waiting - messages.parked
+		}
 		return s, nil
 	}
 }
 
-// The counts of a pass. Those of numbers are states at its end; all others count what the pass did.
+// asked counts the messages of a number that asked to opt out.
+func (p *pass) asked(ctx context.Context, n phone.Number) (asked int, _ error) {
+	for e, err := range p.Ledger.History(ctx, n) {
+		if err != nil {
+			return 0, err
+		}
+		if e.Inbound != nil && e.Inbound.Verdict == reply.OptOut {
+			asked++
+		}
+	}
+	return asked, nil
+}
+
+// The counts of a pass. Those of numbers and of opt-outs are states at its end; all others count what the pass did.
 const (
 	numbersOut     = "numbers_opted_out"
 	numbersSettled = "numbers_settled" // of them, nothing is owed
 	numbersWaiting = "numbers_waiting" // of them, boxes are still to be set
 	numbersParked  = "numbers_parked"  // of them, a person must act first
+
+	optOutsReceived = "opt_outs_received" // messages that asked to opt out, since the beginning
+	optOutsApplied  = "opt_outs_applied"  // of them, nothing is owed for the number any more
+	optOutsPending  = "opt_outs_pending"  // of them, boxes of the number are still to be set
+	optOutsParked   = "opt_outs_parked"   // of them, a person must act first
 )
 
 func (p *pass) count(name string, n int) {

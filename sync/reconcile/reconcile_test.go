@@ -8,6 +8,7 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -30,7 +31,12 @@ import (
 	"github.com/heed-sms/heed/sync/reconcile"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(childDir) != "" {
+		child() // never returns
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // Boxes, Times and Inbox of the live path are what a pass works with.
 var (
@@ -516,8 +522,11 @@ func TestRecordsWithoutAReadableNumber(t *testing.T) {
 	w.crm.Put(crm.Record{Key: crm.Key{Object: "Lead"}, OptedOut: true})
 	r := w.run(reconcile.Nightly)
 	c := r.Pass.Counts
-	if c["phones_unreadable"] != 1 || c["records_without_number"] != 2 || c["ticked_without_number"] != 2 || len(r.Pass.Notes) != 1 || len(r.Corrections) != 0 {
+	if c["phones_unreadable"] != 1 || c["records_without_number"] != 2 || c["ticked_without_number"] != 2 || len(r.Pass.Notes) != 0 || len(r.Corrections) != 0 {
 		t.Fatalf("%v %q", c, r.Pass.Notes)
+	}
+	if s := r.Pass.Standing; len(s) != 1 || s[0].Cause != reconcile.CRMOnly || s[0].N != 2 || len(s[0].Listed) != 2 || s[0].Before != nil {
+		t.Fatalf("%+v", s)
 	}
 }
 
@@ -619,6 +628,63 @@ func TestAReadThatBeganBeforeHeedsOwnWriteIsNoDifference(t *testing.T) {
 		t.Fatalf("%+v", r.Corrections)
 	}
 	w.box(a, true)
+	w.box(b, true)
+	w.settled(reconcile.Nightly)
+}
+
+// moment is a Directory whose full reads show one moment, however often they are interrupted, as a CRM's export job does.
+type moment struct {
+	*crmtest.CRM
+	pages *[]crm.Page
+	taken func(page int)
+}
+
+func (s moment) Scan(ctx context.Context, after crm.Key) iter.Seq2[crm.Page, error] {
+	return func(yield func(crm.Page, error) bool) {
+		if after == (crm.Key{}) {
+			*s.pages = nil
+			for page, err := range s.CRM.Scan(ctx, after) {
+				if err != nil {
+					yield(page, err)
+					return
+				}
+				page.Next = crm.Key{Object: "job", ID: fmt.Sprint(len(*s.pages) + 1)}
+				*s.pages = append(*s.pages, page)
+			}
+		}
+		for i := range *s.pages {
+			if i > 0 && (after == crm.Key{}) {
+				s.taken(i)
+			}
+			if (after == crm.Key{}) || after.ID <= fmt.Sprint(i) {
+				if !yield((*s.pages)[i], nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func TestAReadThatIsGoneOnWithIsAsOldAsItsBeginning(t *testing.T) {
+	w := newWorld(t)
+	w.crm.PageSize = 1
+	a, b := w.crm.Person("Contact", ada, false), w.crm.Person("Contact", bob, false)
+	w.run(reconcile.Incremental)
+	ctx, interrupt := context.WithCancel(t.Context())
+	w.runner.CRMs[0].Directory = moment{w.crm, new([]crm.Page), func(int) { interrupt() }}
+	w.clock.pass(time.Minute)
+	if _, err := w.runner.Run(ctx, reconcile.Options{Kind: reconcile.Nightly}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("the pass was not interrupted: %v", err)
+	}
+	w.text(bob, "STOP")
+	if err := w.runner.Boxes.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.box(b, true)
+	if r := w.run(reconcile.Nightly); len(r.Corrections) != 0 { // what is left of the snapshot shows the box before
+		t.Fatalf("%+v", r.Corrections)
+	}
+	w.box(a, false)
 	w.box(b, true)
 	w.settled(reconcile.Nightly)
 }
@@ -877,6 +943,7 @@ type dying struct {
 	ledger.Ledger
 	left  *int
 	after bool
+	begun func() // called when the nth one begins; may be nil
 	die   func()
 }
 
@@ -884,6 +951,9 @@ var errDead = fmt.Errorf("%w: the process died", ledger.ErrUnavailable)
 
 func (d dying) do(op func() error) error {
 	*d.left--
+	if *d.left == 0 && d.begun != nil {
+		d.begun()
+	}
 	switch {
 	case *d.left > 0:
 		return op()
@@ -1015,7 +1085,7 @@ func TestANightlyPassThatDiesAnywhereGoesOnAndEndsTheSame(t *testing.T) {
 			w := drifted(t)
 			left := n
 			ctx, die := context.WithCancel(t.Context())
-			w.wire(dying{w.ledger, &left, after, die})
+			w.wire(dying{Ledger: w.ledger, left: &left, after: after, die: die})
 			w.runner.Started = began
 			_, err := w.runner.Run(ctx, reconcile.Options{Kind: reconcile.Nightly})
 			die()
@@ -1054,7 +1124,7 @@ func TestAnIncrementalPassThatDiesAnywhereGoesOnAndEndsTheSame(t *testing.T) {
 		w := drifted(t)
 		left := n
 		ctx, die := context.WithCancel(t.Context())
-		w.wire(dying{w.ledger, &left, n%2 == 0, die})
+		w.wire(dying{Ledger: w.ledger, left: &left, after: n%2 == 0, die: die})
 		w.runner.Started = began
 		_, err := w.runner.Run(ctx, reconcile.Options{Kind: reconcile.Incremental})
 		die()

@@ -40,8 +40,8 @@ var countNames = []struct{ name, text string }{
 	{"errors", "sources that could not be read in full"},
 }
 
-// numberCounts are states, which the first line of a report adds up.
-var numberCounts = []string{numbersOut, numbersSettled, numbersWaiting, numbersParked}
+// sumCounts are states, which the first lines of a report add up.
+var sumCounts = []string{numbersOut, numbersSettled, numbersWaiting, numbersParked, optOutsReceived, optOutsApplied, optOutsPending, optOutsParked}
 
 // Text writes a pass for people. Numbers are masked, and nothing of a message's text appears. corrections are the pass's
 // (ledger.Ledger.Corrections); the sequence is gone through once for each cause, so that nothing has to be kept.
@@ -57,6 +57,10 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 		return t.In(zone).Format("2006-01-02 15:04:05 MST")
 	}
 
+	if _, ok := p.Counts[optOutsReceived]; ok {
+		say("%d opt-outs received = %d applied + %d pending + %d parked",
+			p.Counts[optOutsReceived], p.Counts[optOutsApplied], p.Counts[optOutsPending], p.Counts[optOutsParked])
+	}
 	if _, ok := p.Counts[numbersOut]; ok {
 		say("%d numbers opted out = %d with every known box set + %d with boxes still to be set + %d waiting for a person",
 			p.Counts[numbersOut], p.Counts[numbersSettled], p.Counts[numbersWaiting], p.Counts[numbersParked])
@@ -68,7 +72,7 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 	switch {
 	case found > 0:
 		var parts []string
-		for _, r := range []struct{ result, text string }{{"done", "done"}, {"pending", "pending"}, {"parked", "waiting for a person"}, {"planned", "planned only (dry run)"}} {
+		for _, r := range []struct{ result, text string }{{"done", "done"}, {"pending", "pending"}, {"parked", "waiting for a person"}, {leftAlone, "left alone"}, {"planned", "planned only (dry run)"}} {
 			if n := p.Results[r.result]; n > 0 || r.result == "done" && p.Results["planned"] == 0 {
 				parts = append(parts, fmt.Sprintf("%d %s", n, r.text))
 			}
@@ -80,6 +84,8 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 		say("No differences in what could be read. Not everything could: see below.")
 	case p.Counts[numbersWaiting]+p.Counts[numbersParked] > 0:
 		say("No new differences; the boxes above are still to be set.")
+	case standing(p) > 0:
+		say("No new differences; %d are known and left alone, see below.", standing(p))
 	default:
 		say("Nothing to report: CRM, provider and ledger agree.")
 	}
@@ -146,6 +152,34 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 			say("  … and %d more", n-limit)
 		}
 	}
+	if len(p.Standing) > 0 {
+		say("")
+		say("LEFT ALONE: what heed knows and cannot or must not put right")
+	}
+	for _, s := range p.Standing {
+		say("")
+		say("%s: %d%s", s.Cause, s.N, since(s))
+		if c, ok := causeOf(s.Cause); ok {
+			say("  %s", c.Means)
+			say("  What heed does: %s", c.Did)
+		}
+		listed := s.Listed
+		if limit >= 0 {
+			listed = listed[:min(len(listed), limit)]
+		}
+		for _, l := range listed {
+			say("  - %s", plain(l.Detail, 300))
+			if about := aboutLeft(l, at); about != "" {
+				say("    %s", about)
+			}
+			if l.Text != "" {
+				say("    Refused: %s", plain(l.Text, 300))
+			}
+		}
+		if n := s.N - len(listed); n > 0 {
+			say("  … and %d more", n)
+		}
+	}
 	if p.Figures != nil {
 		figuresText(p.Figures, zone, say)
 	}
@@ -163,7 +197,7 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Counts)) {
-		if !slices.Contains(numberCounts, name) && !slices.ContainsFunc(countNames, func(c struct{ name, text string }) bool { return c.name == name }) {
+		if !slices.Contains(sumCounts, name) && !slices.ContainsFunc(countNames, func(c struct{ name, text string }) bool { return c.name == name }) {
 			tell(p.Counts[name], name)
 		}
 	}
@@ -179,6 +213,50 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 		say("          Keep this line outside heed: it proves that nothing before it was changed (heed verify).")
 	}
 	return b.Flush()
+}
+
+// standing counts the differences that are left alone.
+func standing(p ledger.Pass) (n int) {
+	for _, s := range p.Standing {
+		n += s.N
+	}
+	return n
+}
+
+// since compares what stands with the full report before.
+func since(s ledger.Standing) string {
+	switch {
+	case s.Before == nil:
+		return ""
+	case *s.Before == s.N:
+		return ", as many as in the full report before"
+	}
+	return fmt.Sprintf(", after %d in the full report before", *s.Before)
+}
+
+// aboutLeft says where and since when a difference stands.
+func aboutLeft(l ledger.Left, at func(time.Time) string) string {
+	var about []string
+	if l.Record != nil {
+		about = append(about, l.CRM+" "+l.Record.Object+" "+l.Record.ID)
+	} else if l.CRM != "" {
+		about = append(about, l.CRM)
+	}
+	if l.By != "" {
+		about = append(about, "last changed by "+plain(l.By, 80))
+	}
+	if !l.At.IsZero() {
+		about = append(about, at(l.At))
+	}
+	return strings.Join(about, ", ")
+}
+
+func causeOf(name string) (Cause, bool) {
+	i := rankOf(name)
+	if i == len(Causes) {
+		return Cause{Name: name}, false
+	}
+	return Causes[i], true
 }
 
 // figuresText writes what happened since the report before.
@@ -278,6 +356,8 @@ func result(c ledger.Correction) string {
 	switch c.Result {
 	case "parked":
 		return "waiting for a person"
+	case leftAlone:
+		return "left alone"
 	case "":
 		return "pending"
 	}
@@ -334,6 +414,7 @@ type jsonPass struct {
 	FinishedAt *time.Time     `json:"finished_at"` // null: running or interrupted
 	Error      string         `json:"error"`
 	Notes      []string       `json:"notes"`
+	Received   jsonReceived   `json:"received"`
 	Numbers    jsonNumbers    `json:"numbers"`
 	Counts     map[string]int `json:"counts"`
 	Causes     map[string]int `json:"causes"`
@@ -341,6 +422,47 @@ type jsonPass struct {
 	Totals     jsonTotals     `json:"totals"`
 	Anchor     jsonAnchor     `json:"anchor"`
 	Figures    *jsonFigures   `json:"figures,omitempty"`
+	Standing   []jsonStanding `json:"standing"`
+}
+
+type jsonReceived struct {
+	OptOuts int `json:"opt_outs"` // the sum of the others
+	Applied int `json:"applied"`
+	Pending int `json:"pending"`
+	Parked  int `json:"parked"`
+}
+
+type jsonStanding struct {
+	Cause  string     `json:"cause"`
+	N      int        `json:"n"`
+	Before *int       `json:"before"` // in the full report before; null if that did not count them
+	Listed []jsonLeft `json:"listed"` // those that changed last
+}
+
+type jsonLeft struct {
+	CRM    string     `json:"crm,omitempty"`
+	Record *crm.Key   `json:"record,omitempty"`
+	Number string     `json:"number,omitempty"` // masked
+	Detail string     `json:"detail"`
+	By     string     `json:"by,omitempty"`
+	At     *time.Time `json:"at,omitempty"`
+	Text   string     `json:"text,omitempty"`
+}
+
+func standingJSON(list []ledger.Standing) []jsonStanding {
+	out := []jsonStanding{}
+	for _, s := range list {
+		j := jsonStanding{s.Cause, s.N, s.Before, []jsonLeft{}}
+		for _, l := range s.Listed {
+			number := ""
+			if l.Number.IsValid() {
+				number = l.Number.Masked()
+			}
+			j.Listed = append(j.Listed, jsonLeft{l.CRM, l.Record, number, l.Detail, l.By, orNull(l.At), l.Text})
+		}
+		out = append(out, j)
+	}
+	return out
 }
 
 type jsonFigures struct {
@@ -444,16 +566,17 @@ type jsonCorrection struct {
 // JSON writes a pass as one object: {"pass": {…}, "corrections": […]}. The keys are stable. Numbers are masked.
 func JSON(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, error]) error {
 	counts := maps.Clone(p.Counts)
-	for _, name := range numberCounts {
+	for _, name := range sumCounts {
 		delete(counts, name)
 	}
 	head, err := json.Marshal(jsonPass{
 		ID: p.ID, Kind: p.Kind, Full: p.Full, StartedAt: p.StartedAt, FinishedAt: orNull(p.FinishedAt), Error: p.Error,
-		Notes:   append([]string{}, p.Notes...),
-		Numbers: jsonNumbers{p.Counts[numbersOut], p.Counts[numbersSettled], p.Counts[numbersWaiting], p.Counts[numbersParked]},
-		Counts:  orEmpty(counts), Causes: orEmpty(p.Causes), Results: orEmpty(p.Results),
+		Notes:    append([]string{}, p.Notes...),
+		Received: jsonReceived{p.Counts[optOutsReceived], p.Counts[optOutsApplied], p.Counts[optOutsPending], p.Counts[optOutsParked]},
+		Numbers:  jsonNumbers{p.Counts[numbersOut], p.Counts[numbersSettled], p.Counts[numbersWaiting], p.Counts[numbersParked]},
+		Counts:   orEmpty(counts), Causes: orEmpty(p.Causes), Results: orEmpty(p.Results),
 		Totals: jsonTotals{p.Inbound, p.OptOuts, p.Blocked, p.Unknown, p.Owed, p.Parked},
-		Anchor: jsonAnchor{p.HeadSeq, p.Head}, Figures: figuresJSON(p.Figures),
+		Anchor: jsonAnchor{p.HeadSeq, p.Head}, Figures: figuresJSON(p.Figures), Standing: standingJSON(p.Standing),
 	})
 	if err != nil {
 		return err

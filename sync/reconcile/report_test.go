@@ -47,31 +47,44 @@ func TestReports(t *testing.T) {
 	const head = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 	quiet := ledger.Pass{
 		ID: "pass_20260302T070000Z_nightly_1a2b", Kind: Nightly, Full: true, StartedAt: minute(0), FinishedAt: minute(1),
-		Counts: map[string]int{numbersOut: 3, numbersSettled: 3, numbersWaiting: 0, numbersParked: 0, "records_read": 1200, "pages": 6, "inbound_read": 41},
+		Counts: map[string]int{numbersOut: 3, numbersSettled: 3, numbersWaiting: 0, numbersParked: 0, optOutsReceived: 3, optOutsApplied: 3, optOutsPending: 0, optOutsParked: 0, "records_read": 1200, "pages": 6, "inbound_read": 41},
 		Head:   head, HeadSeq: 512, Inbound: 400, OptOuts: 3, Blocked: 17,
 	}
 	busy := quiet
 	busy.ID, busy.FinishedAt = "pass_20260303T070000Z_nightly_3c4d", minute(3)
-	busy.Counts = map[string]int{numbersOut: 9, numbersSettled: 6, numbersWaiting: 2, numbersParked: 1, "records_read": 1201, "phones_unreadable": 4, "inbound_recovered": 1, "errors": 1, "of_a_newer_heed": 2}
+	busy.Counts = map[string]int{numbersOut: 9, numbersSettled: 6, numbersWaiting: 2, numbersParked: 1, optOutsReceived: 12, optOutsApplied: 8, optOutsPending: 3, optOutsParked: 1, "records_read": 1201, "phones_unreadable": 4, "inbound_recovered": 1, "errors": 1, "of_a_newer_heed": 2}
 	busy.Causes = map[string]int{Unticked: 3, MissedWebhook: 1, "of_a_newer_heed": 1}
-	busy.Results = map[string]int{"done": 3, "pending": 1, "parked": 1}
+	busy.Results = map[string]int{"done": 2, "pending": 1, "parked": 1, leftAlone: 1}
 	busy.Owed, busy.Parked, busy.Unknown = 3, 1, 2
 	busy.Error = "the messages that twilio sent could not be read in full: provider: throttled (HTTP 429)\nanother source"
-	busy.Notes = []string{"salesforce: 1 of the records read have the box ticked but no phone number that can be read."}
+	busy.Notes = []string{"twilio: 1 of the 400 messages read came by no webhook."}
+	key := func(id string) *crm.Key { return &crm.Key{Object: "Contact", ID: id} }
+	three, never := 3, 0
+	busy.Standing = []ledger.Standing{
+		{Cause: WriteRejected, N: 1, Before: &never, Listed: []ledger.Left{{Number: bob, At: minute(-60), Detail: "The box of " + bob.Masked() + " could not be set.", Text: "salesforce Contact 003B: =HYPERLINK(\"http://evil.example\")\x1b Ask <script>alert(1)</script>"}}},
+		{Cause: NumberUnreadable, N: 1204, Before: &three, Listed: []ledger.Left{
+			{CRM: "salesforce", Record: key("003D"), By: "\u202eeve", At: minute(-3), Detail: "MobilePhone is no telephone number: 12 characters."},
+			{CRM: "salesforce", Record: key("003E"), By: "Ann", At: minute(-4), Detail: "The box is ticked, and Phone is no telephone number: 3 characters."},
+			{CRM: "salesforce", Record: key("003F"), Detail: "Phone is no telephone number: 3 characters."}}},
+		{Cause: SharedNumber, N: 1, Listed: []ledger.Left{{CRM: "salesforce", Number: ada, At: minute(-9), Detail: ada.Masked() + " is on 2 Contact records. Its opt-out ticked them all."}}},
+		{Cause: "stands_in_a_newer_heed", N: 2},
+	}
 	busy.Figures = &ledger.Figures{After: 400, UpTo: 512, From: minute(-1440), OptOuts: 7, Recovered: 1, Sent: 420, Window: 72 * time.Hour, MessageCost: 0.0079,
 		Prevented: map[string]int{"opted_out": 31, "held_for_review": 2, "crm_opt_out": 2},
 		InFlight:  []ledger.InFlight{{Message: "msg_1", Number: ada, Started: minute(-30), Stop: minute(-30).Add(20 * time.Millisecond), Ended: minute(-30).Add(time.Second), Status: ledger.StatusSent}}, InFlightMore: 2,
 		Clocks: []ledger.Clock{{To: toBox, N: 6, P50: 400 * time.Millisecond, P95: 2500 * time.Millisecond, Worst: 15 * 24 * time.Hour, Limit: "10 business days", Late: 1},
 			{To: toProvider, N: 1, P50: 90 * time.Second, P95: 90 * time.Second, Worst: 90 * time.Second}, {To: toConfirmation, N: 5, P50: time.Second, P95: 3 * time.Minute, Worst: 3 * time.Minute, Limit: "5 minutes"}},
 		Campaigns: []ledger.CampaignCount{{Campaign: "", Sent: 20, OptOuts: 2}, {Campaign: "=spring<script>", Sent: 400, OptOuts: 5}}}
-	key := func(id string) *crm.Key { return &crm.Key{Object: "Contact", ID: id} }
 	found := []ledger.Correction{
 		{Cause: Unticked, Action: tick, CRM: "salesforce", Record: key("003A"), Number: ada, By: "Ann Lee", ByAt: minute(-5), Result: "done", ResultAt: minute(2), Seq: 500, Detail: "The box was not ticked, although " + ada.Masked() + " opted out by texting STOP."},
 		{Cause: MissedWebhook, Action: optOut, Account: "twilio", Number: bob, ByAt: minute(-90), Result: "done", Seq: 501, Detail: bob.Masked() + " texted STOP."},
 		{Cause: Unticked, Action: tick, CRM: "salesforce", Record: key("003B"), Number: bob, By: "Mal\x1b[31mory\n\u202eeve<script>alert(1)</script>", ByAt: minute(-4), Result: "parked", Text: "=HYPERLINK(\"http://evil.example\") Ask compliance first", Seq: 502, Detail: "The box was not ticked."},
 		{Cause: Unticked, Action: tick, CRM: "salesforce", Record: key("003C"), Number: bob, Seq: 503, Detail: "The box was not ticked."},
-		{Cause: "of_a_newer_heed", Action: none, Result: "done", Seq: 504, Detail: "Something else."},
+		{Cause: "of_a_newer_heed", Action: none, Result: leftAlone, Seq: 504, Detail: "Something else."},
 	}
+	stands := quiet // nothing new, and something old
+	stands.Standing = []ledger.Standing{{Cause: CRMOnly, N: 3, Before: &three, Listed: []ledger.Left{
+		{CRM: "salesforce", Record: key("003A"), By: "Ann", At: minute(-90000), Detail: "The box is ticked, and the record has no telephone number."}}}}
 	planned := ledger.Pass{ID: "pass_x", Kind: Manual, StartedAt: minute(0), FinishedAt: minute(1), Causes: map[string]int{Unticked: 1}, Results: map[string]int{"planned": 1}}
 	running := ledger.Pass{ID: "pass_y", Kind: Nightly, Full: true, StartedAt: minute(0)}
 	failed := ledger.Pass{ID: "pass_z", Kind: Incremental, StartedAt: minute(0), FinishedAt: minute(1), Error: "salesforce could not be read"}
@@ -83,6 +96,7 @@ func TestReports(t *testing.T) {
 	}{
 		"quiet":   {quiet, nil, TextOptions{}},
 		"busy":    {busy, found, TextOptions{Zone: zone, Limit: 2}},
+		"stands":  {stands, nil, TextOptions{}},
 		"planned": {planned, []ledger.Correction{{Cause: Unticked, Result: "planned", Detail: "The box was not ticked."}}, TextOptions{Limit: -1}},
 		"running": {running, nil, TextOptions{}},
 		"failed":  {failed, nil, TextOptions{}},

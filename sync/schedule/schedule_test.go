@@ -243,6 +243,67 @@ func TestASlotMissedWhileDownRunsOnceAtTheNextStart(t *testing.T) {
 	})
 }
 
+// A restart in a night in which the clock changes neither loses its slot nor makes it twice.
+func TestANightOfARestartAndAChangedClockHasOneRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := zone(t, "America/New_York")
+		w := &world{t: t, zone: z}
+		d := &diary{zone: z, now: time.Now}
+		early, late := schedule.Job{Name: "nightly", Spec: "30 1 * * *", Run: d.run}, schedule.Job{Name: "late", Spec: "30 2 * * *", Run: d.run}
+		// Spring: down from before the skipped hour until after it.
+		at(2026, 3, 7, 12, 0, z)
+		w.start(late)
+		w.stop()
+		at(2026, 3, 8, 5, 0, z)
+		w.start(late)
+		same(t, d.take(), "2026-03-08 05:00 EDT")
+		at(2026, 3, 9, 12, 0, z)
+		same(t, d.take(), "2026-03-09 02:30 EDT")
+		w.stop()
+		// Autumn: the job runs at 01:30 of summer time, and heed starts again before it is 01:30 once more.
+		at(2026, 10, 31, 12, 0, z)
+		w.start(early)
+		same(t, d.take())
+		first := time.Date(2026, 11, 1, 5, 45, 0, 0, time.UTC) // 01:45 EDT
+		at(2026, 11, 1, 5, 45, time.UTC)
+		same(t, d.take(), "2026-11-01 01:30 EDT")
+		w.stop()
+		w.start(early)
+		time.Sleep(time.Until(first.Add(3 * time.Hour)))
+		synctest.Wait()
+		same(t, d.take()) // 01:30 EST went by
+		// And if it was down both times, it runs once afterwards.
+		w.stop()
+		w.store.m["slot/nightly"] = "2026-10-31T05:30:00Z"
+		w.start(early)
+		same(t, d.take(), "2026-11-01 03:45 EST")
+		at(2026, 11, 2, 12, 0, z)
+		same(t, d.take(), "2026-11-02 01:30 EST")
+		w.stop()
+	})
+}
+
+// "The 31st" is a day of the months that have one, whatever heed did in between.
+func TestMonthEndsOnTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := zone(t, "Europe/Berlin")
+		w := &world{t: t, zone: z}
+		d := &diary{zone: z, now: time.Now}
+		job := schedule.Job{Name: "monthly", Spec: "0 2 31 * *", Run: d.run}
+		at(2027, 1, 30, 12, 0, z)
+		w.start(job)
+		at(2027, 3, 30, 12, 0, z)
+		same(t, d.take(), "2027-01-31 02:00 CET")
+		w.stop()
+		at(2027, 4, 15, 9, 0, z) // down over the 31st of March
+		w.start(job)
+		same(t, d.take(), "2027-04-15 09:00 CEST")
+		at(2027, 6, 1, 0, 0, z)
+		same(t, d.take(), "2027-05-31 02:00 CEST")
+		w.stop()
+	})
+}
+
 func TestAnIntervalStartsAtOnceAndMakesNoBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, zone: time.UTC}

@@ -65,7 +65,7 @@ func TestAPersonIsInvitedAndSeesWhoOptedOutAndWhy(t *testing.T) {
 	if status, page = do("GET", admin+"/numbers?q=(206)+555-0142", nil); status != 200 || !strings.Contains(page, "pls stop texting me 🙏") || !strings.Contains(page, "Only START from this number lifts that") {
 		t.Errorf("HTTP %d %s", status, page)
 	}
-	if status, page = do("POST", admin+"/numbers/+12065550142/evidence", url.Values{"why": {" "}}); status != http.StatusUnprocessableEntity {
+	if status, _ = do("POST", admin+"/numbers/+12065550142/evidence", url.Values{"why": {" "}}); status != http.StatusUnprocessableEntity {
 		t.Errorf("evidence without a reason: HTTP %d", status)
 	}
 	if status, page = do("POST", admin+"/numbers/+12065550199/evidence", url.Values{"why": {"x"}}); status != http.StatusNotFound || !strings.Contains(page, "Not found") {
@@ -76,7 +76,7 @@ func TestAPersonIsInvitedAndSeesWhoOptedOutAndWhy(t *testing.T) {
 	} else if rep, err := evidence.Verify(strings.NewReader(page), int64(len(page))); err != nil || rep.Packet.By != "ann" || rep.Packet.Why != "asked by the court" {
 		t.Errorf("the packet of the page: %+v, %v", rep.Packet, err)
 	}
-	if status, page = do("GET", admin+"/audit", nil); !strings.Contains(page, "asked by the court") {
+	if _, page = do("GET", admin+"/audit", nil); !strings.Contains(page, "asked by the court") {
 		t.Error("nobody sees who took the evidence")
 	}
 	if status, _ = do("POST", admin+"/numbers/+12065550142", url.Values{"action": {"opt_in"}, "why": {"oops"}}); status != http.StatusConflict {

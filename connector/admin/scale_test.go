@@ -135,7 +135,8 @@ func TestAnExportAllocatesLittleForEachRow(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		left := int64(after.HeapInuse) - int64(before.HeapInuse)
 		t.Logf("%s: %d bytes, %d bytes allocated for each row, %d KB left", format, s.n, perRow, left>>10)
-		if s.n < rows*20 && format != "xlsx" || perRow > 12<<10 || left > 8<<20 {
+		if s.n < rows*20 && format != "xlsx" || !underRace && perRow > 12<<10 || // the race detector makes sync.Pool forget
+			left > 8<<20 {
 			t.Errorf("%s: %d bytes, %d bytes allocated for each row, %d KB left", format, s.n, perRow, left>>10)
 		}
 	}

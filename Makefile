@@ -30,6 +30,11 @@ bench: ## measure heed against floors in the same run
 	go test -run '^$$' -bench 'Classify|Lines' -benchtime 2s ./connector/reply
 	go test -run '^$$' -bench FullPass -benchtime 3x ./sync/reconcile
 	go test -run '^$$' -bench MirrorAfterPurge -benchtime 7x ./connector/ledger/local
+	HEED_OPTOUTS=1000000 go test -count=1 -timeout 30m -run TestAMillionOptOuts -v ./connector/admin
+
+	go test -run '^$$' -bench FullPass -benchtime 1x ./sync/reconcile
+	go test -run '^$$' -bench SeedMillion -benchtime 1x ./crm/salesforce/salesforcefake
+	go test -run '^$$' -bench ScanMillion -benchtime 1x -timeout 20m ./crm/salesforce
 
 crash: ## 50 kill -9 cycles of a whole daemon, and 500 of a nightly pass
 	go test -count=1 -run TestKilledAtAnyMoment -v ./cmd/heed
@@ -55,7 +60,10 @@ fuzz: ## a minute on each fuzz target
 	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$p/*_test.go | sed 's/func //'); do \
 	    go test -run '^$$' -fuzz "^$$f$$" -fuzztime 60s $$p || exit 1; done; done
 
+screenshots: ## each screen of the admin page, light, dark and on a telephone, in dist/screens
+	HEED_SCREENSHOTS=$(CURDIR)/dist/screens go test -count=1 -timeout 10m -run TestScreens -v ./connector/admin
+
 build: ## a static binary in dist/
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o dist/heed ./cmd/heed
 
-.PHONY: help demo demo-exit test race lint check bench crash scale million salesforce fuzz evidence export build
+.PHONY: help demo demo-exit test race lint check bench crash scale million salesforce screenshots fuzz evidence export build

@@ -32,6 +32,15 @@ type Boxes struct {
 
 	mu     sync.Mutex
 	paused map[string]time.Time // CRMs that said "not now", and until when
+
+	backlog sync.Mutex       // held by whoever works on a large batch
+	busy    map[busyBox]bool // boxes that are being written, under mu
+}
+
+// busyBox names a box.
+type busyBox struct {
+	crm string
+	key crm.Key
 }
 
 const (
@@ -40,10 +49,24 @@ const (
 	// writeTimeout bounds one batch, so that a CRM that hangs does not keep the others' boxes waiting. A write that was
 	// made all the same is made again, which is harmless.
 	writeTimeout = 90 * time.Second
+
+	// Who waits behind a full batch waits for those before him in any case, for the oldest come first. So then a batch is
+	// made as large as is worth a bulk job, which costs the CRM a tenth of the calls and may take minutes. One at a time:
+	// while it is under way, Run's other lane takes small batches, and a STOP that comes now is not kept waiting by it.
+	backlogSize    = 5000
+	backlogTimeout = 4 * time.Minute
 )
 
 // Run does owed work as it comes, until ctx ends.
 func (b *Boxes) Run(ctx context.Context) {
+	var lanes sync.WaitGroup
+	for range 2 {
+		lanes.Go(func() { b.run(ctx) })
+	}
+	lanes.Wait()
+}
+
+func (b *Boxes) run(ctx context.Context) {
 	for {
 		n, err := b.work(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -85,11 +108,50 @@ type intent struct {
 	note    string
 }
 
+// failed notes a write that is to be tried again.
+func (it *intent) failed(r ledger.WriteResult, after time.Duration) {
+	it.results = append(it.results, r)
+	it.retry, it.after, it.note = true, max(it.after, after), r.Text
+}
+
+// hold makes the box the batch's alone, until release. It is false if another batch has it.
+func (b *Boxes) hold(held map[busyBox]bool, box busyBox) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case held[box]:
+		return true
+	case b.busy[box]:
+		return false
+	case b.busy == nil:
+		b.busy = map[busyBox]bool{}
+	}
+	b.busy[box], held[box] = true, true
+	return true
+}
+
+func (b *Boxes) release(held map[busyBox]bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for box := range held {
+		delete(b.busy, box)
+	}
+}
+
 // work claims a batch, writes it and records what came of it. It returns how many pieces it claimed.
 func (b *Boxes) work(ctx context.Context) (int, error) {
 	claimed, err := b.Ledger.Claim(ctx, ledger.OweBoxes, claimSize)
 	if err != nil || len(claimed) == 0 {
 		return 0, err
+	}
+	timeout := writeTimeout
+	if len(claimed) == claimSize && b.backlog.TryLock() {
+		defer b.backlog.Unlock()
+		more, err := b.Ledger.Claim(ctx, ledger.OweBoxes, backlogSize-claimSize)
+		if err != nil {
+			b.Log.Warn("more owed CRM writes could not be claimed", "error", err) // what was claimed is worked on
+		}
+		claimed, timeout = append(claimed, more...), backlogTimeout
 	}
 	intents := make([]*intent, len(claimed))
 	giveBack := func(err error) error {
@@ -100,19 +162,36 @@ func (b *Boxes) work(ctx context.Context) (int, error) {
 	}
 	writes := map[string]map[crm.Key]crm.Write{} // by CRM; two numbers may lead to the same record
 	needs := map[string]map[crm.Key][]*intent{}
+	held := map[busyBox]bool{}
+	defer b.release(held)
 	for i, o := range claimed {
+		it := &intent{owed: o}
+		intents[i] = it
+		records := make([][]ledger.MirrorRecord, len(b.CRMs))
+		for at, c := range b.CRMs {
+			found, err := b.records(ctx, c, o)
+			if err != nil {
+				return 0, giveBack(err)
+			}
+			for _, r := range found {
+				if !b.hold(held, busyBox{c.Name, r.Key}) {
+					// Somebody else is writing the box, by what was right when he looked. His write may arrive after ours.
+					it.failed(ledger.WriteResult{CRM: c.Name, Key: r.Key, Class: string(crm.RetryNow), Text: "the box is being written"}, 0)
+				}
+			}
+			// What is right, and what is there, is looked up when nobody else writes the boxes any more.
+			if found, err = b.records(ctx, c, o); err != nil {
+				return 0, giveBack(err)
+			}
+			records[at] = slices.DeleteFunc(found, func(r ledger.MirrorRecord) bool { return !held[busyBox{c.Name, r.Key}] })
+		}
 		n, err := b.Ledger.Number(ctx, o.Number)
 		if err != nil {
 			return 0, giveBack(err)
 		}
-		it := &intent{owed: o, want: n.Facts.State() == consent.OptedOut}
-		intents[i] = it
-		for _, c := range b.CRMs {
-			records, err := b.records(ctx, c, o)
-			if err != nil {
-				return 0, giveBack(err)
-			}
-			for _, r := range records {
+		it.want = n.Facts.State() == consent.OptedOut
+		for at, c := range b.CRMs {
+			for _, r := range records[at] {
 				want := it.want || b.otherOut(r, o.Number)
 				named := slices.Contains(o.Records, ledger.OwedRecord{CRM: c.Name, Key: r.Key})
 				if r.OptedOut == want && !named {
@@ -133,7 +212,7 @@ func (b *Boxes) work(ctx context.Context) (int, error) {
 	}
 	for _, c := range b.CRMs {
 		if len(writes[c.Name]) > 0 {
-			b.write(ctx, c, writes[c.Name], needs[c.Name])
+			b.write(ctx, c, writes[c.Name], needs[c.Name], timeout)
 		}
 	}
 	return len(claimed), b.finish(ctx, intents)
@@ -163,7 +242,7 @@ func (b *Boxes) otherOut(r ledger.MirrorRecord, n phone.Number) bool {
 }
 
 // write sets the boxes of one CRM and hands each result to the work that wanted it.
-func (b *Boxes) write(ctx context.Context, c CRM, writes map[crm.Key]crm.Write, needs map[crm.Key][]*intent) {
+func (b *Boxes) write(ctx context.Context, c CRM, writes map[crm.Key]crm.Write, needs map[crm.Key][]*intent, timeout time.Duration) {
 	list := make([]crm.Write, 0, len(writes))
 	for _, w := range writes {
 		list = append(list, w)
@@ -173,12 +252,12 @@ func (b *Boxes) write(ctx context.Context, c CRM, writes map[crm.Key]crm.Write, 
 	if until := b.pausedUntil(c.Name); until > 0 {
 		for _, w := range list {
 			for _, it := range needs[w.Key] {
-				it.retry, it.after, it.note = true, max(it.after, until), "waiting for the CRM to be available again"
+				it.failed(ledger.WriteResult{CRM: c.Name, Key: w.Key, OptedOut: w.OptedOut, Class: string(crm.RetryLater), Text: "waiting for the CRM to be available again"}, until)
 			}
 		}
 		return
 	}
-	wctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	wctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	results := c.Directory.Write(wctx, list)
 	written := map[bool][]crm.Key{}
@@ -208,9 +287,10 @@ func (b *Boxes) write(ctx context.Context, c CRM, writes map[crm.Key]crm.Write, 
 		}
 		b.Metrics.wrote(c.Name, res.Class)
 		for _, it := range needs[w.Key] {
-			it.results = append(it.results, res)
 			if res.Class == string(crm.RetryNow) || res.Class == string(crm.RetryLater) {
-				it.retry, it.after, it.note = true, max(it.after, after), res.Text
+				it.failed(res, after)
+			} else {
+				it.results = append(it.results, res)
 			}
 		}
 	}

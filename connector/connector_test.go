@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -280,6 +281,129 @@ func TestAnAwayCRMDelaysTheBoxesButNeitherLosesNorHammers(t *testing.T) {
 		if r.ticked(k) {
 			t.Error("ticked without an answer?")
 		}
+	}
+}
+
+// busy is a Directory that tells of each write before it is made.
+type busy struct {
+	*crmtest.CRM
+	writing func(n int, deadline time.Time)
+}
+
+func (b busy) Write(ctx context.Context, writes []crm.Write) []crm.Result {
+	end, _ := ctx.Deadline()
+	b.writing(len(writes), end)
+	return b.CRM.Write(ctx, writes)
+}
+
+func TestABacklogIsWrittenInLargeBatchesAndAStopDoesNotWaitForThem(t *testing.T) {
+	r := newRig(t)
+	const backlog = 1700
+	var mirror []ledger.MirrorRecord
+	var stops []ledger.Event
+	for i := range backlog {
+		n := phone.FromUint64(12_065_550_000 + uint64(i))
+		mirror = append(mirror, ledger.MirrorRecord{Key: r.crm.Person("Contact", n.String(), false), Numbers: []phone.Number{n}})
+		stops = append(stops, ledger.Event{Kind: ledger.KindConsent, ID: n.String(), At: time.Now(), Number: n,
+			Consent: &ledger.Consent{Change: consent.Change{Action: consent.OptOut, Source: consent.Admin, At: time.Now()}, Actor: "test"}})
+	}
+	if err := r.ledger.Mirror("org").Put(t.Context(), mirror); err != nil {
+		t.Fatal(err)
+	}
+	for part := range slices.Chunk(stops, 200) {
+		if _, err := r.ledger.Append(t.Context(), part...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var sizes []int
+	late := phone.MustParse("+12075550100")
+	r.boxes.CRMs[0].Directory = busy{r.crm, func(n int, deadline time.Time) {
+		sizes = append(sizes, n)
+		switch len(sizes) {
+		case 1: // while the large batch is under way
+			if d := time.Until(deadline); n != backlog || d < 2*time.Minute || d > 5*time.Minute {
+				t.Errorf("the backlog of %d makes a batch of %d with %v time", backlog, n, d)
+			}
+			k := r.person("Contact", late.String(), false)
+			r.text(late, "STOP")
+			if err := r.boxes.Flush(t.Context()); err != nil || !r.ticked(k) {
+				t.Errorf("a STOP waits for the large batch: %v", err)
+			}
+		case 2:
+			if d := time.Until(deadline); d > 2*time.Minute {
+				t.Errorf("a small batch has %v", d)
+			}
+		}
+	}}
+	r.flush()
+	if n, _ := r.owed(); n != 0 || fmt.Sprint(sizes) != fmt.Sprint([]int{backlog, 1}) {
+		t.Errorf("batches of %v; %d owed", sizes, n)
+	}
+}
+
+func TestTwoWhoWriteOneBoxDoNotOvertakeEachOther(t *testing.T) {
+	r := newRig(t)
+	clock := time.Now()
+	r.boxes.Now = func() time.Time { return clock }
+	bob := phone.MustParse("+12065550199")
+	k := r.crm.Person("Contact", ada.String(), false)
+	if err := r.ledger.Mirror("org").Put(t.Context(), []ledger.MirrorRecord{{Key: k, Numbers: []phone.Number{ada, bob}}}); err != nil {
+		t.Fatal(err)
+	}
+	r.text(ada, "STOP")
+	r.flush()
+	calls := 0
+	r.boxes.CRMs[0].Directory = busy{r.crm, func(int, time.Time) {
+		if calls++; calls == 1 { // the box is about to be unticked for one number when the other one's STOP comes
+			r.text(bob, "STOP")
+			if err := r.boxes.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	}}
+	r.text(ada, "START")
+	r.flush()
+	if calls != 1 || r.ticked(k) {
+		t.Fatalf("%d writes at a time", calls)
+	}
+	if n, _ := r.owed(); n != 1 {
+		t.Fatalf("%d pieces are owed, want the other number's", n)
+	}
+	for i := 0; i < 100 && !r.ticked(k); i++ {
+		clock = clock.Add(time.Minute)
+		hurry(r)
+		r.flush()
+	}
+	if !r.ticked(k) {
+		t.Error("the second number's STOP is lost: the box is not ticked")
+	}
+}
+
+// hurry makes delayed work due.
+func hurry(r *rig) {
+	r.t.Helper()
+	if err := r.ledger.Hurry(r.t.Context(), ledger.OweBoxes); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestACRMThatIsAwayIsOwedItsBoxThoughTheOtherHasIt(t *testing.T) {
+	r := newRig(t)
+	away := crmtest.New(time.Now)
+	r.boxes.CRMs = append(r.boxes.CRMs, connector.CRM{Name: "away", Directory: away})
+	for i := range 2 {
+		n := phone.FromUint64(12_065_550_100 + uint64(i))
+		r.person("Contact", n.String(), false)
+		k := away.Person("Contact", n.String(), false)
+		if err := r.ledger.Mirror("away").Put(t.Context(), []ledger.MirrorRecord{{Key: k, Numbers: []phone.Number{n}}}); err != nil {
+			t.Fatal(err)
+		}
+		away.Fail(&crm.Error{Class: crm.RetryLater, Status: 503, RetryAfter: time.Hour})
+		r.text(n, "STOP") // the second one finds that CRM paused
+		r.flush()
+	}
+	if n, _ := r.owed(); n != 2 {
+		t.Errorf("%d pieces are owed, want both of the CRM that is away", n)
 	}
 }
 

@@ -137,8 +137,8 @@ type Phone struct {
 // Page is a run of records.
 type Page struct {
 	Records []Record
-	Next    Key       // Scan: resume after this key
-	AsOf    time.Time // the CRM's clock when the page was asked for; a checkpoint is taken from it, never from ours
+	Next    Key       // Scan: resume after this
+	AsOf    time.Time // the CRM's clock when what the page shows was asked for; a checkpoint is taken from it, never from ours
 	Total   int       // how many records there are in all, if the CRM said; 0 otherwise. For progress bars
 }
 

@@ -83,8 +83,13 @@ func (h *house) evidence(r *http.Request, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	return h.writeEvidence(r.Context(), w, n, ask.Who, "command line", ask.Why)
+}
+
+// writeEvidence records who asks for a number's evidence, where and why, and writes the packet.
+func (h *house) writeEvidence(ctx context.Context, w io.Writer, n phone.Number, who, via, why string) error {
 	known := false
-	for _, err := range h.ledger.History(r.Context(), n) {
+	for _, err := range h.ledger.History(ctx, n) {
 		if err != nil {
 			return err
 		}
@@ -95,11 +100,11 @@ func (h *house) evidence(r *http.Request, w io.Writer) error {
 		return fmt.Errorf("nothing is known about this number: %w", ledger.ErrNotFound)
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	if _, err := h.ledger.Append(r.Context(), ledger.Event{Kind: ledger.KindAct, At: now, Number: n,
-		Act: &ledger.Act{Who: ask.Who, Via: "command line", What: "evidence", Detail: n.Masked(), Why: ask.Why}}); err != nil {
+	if _, err := h.ledger.Append(ctx, ledger.Event{Kind: ledger.KindAct, At: now, Number: n,
+		Act: &ledger.Act{Who: who, Via: via, What: "evidence", Detail: n.Masked(), Why: why}}); err != nil {
 		return err
 	}
-	_, err = evidence.Write(r.Context(), w, h.ledger, evidence.Options{Number: n, At: now, By: ask.Who, Why: ask.Why, Heed: versionString(), Zone: h.cfg.Schedule.Location()})
+	_, err := evidence.Write(ctx, w, h.ledger, evidence.Options{Number: n, At: now, By: who, Why: why, Heed: versionString(), Zone: h.cfg.Schedule.Location()})
 	return err
 }
 

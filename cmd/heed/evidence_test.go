@@ -26,7 +26,10 @@ func TestAPacketProvesAStopToWhoeverKeptAReport(t *testing.T) {
 		t.Fatalf("first send: %s %s", status, reason)
 	}
 	w.texted(t, number, "pls stop texting me")
-	eventually(t, "the box is ticked", 10*time.Second, func() bool { return w.boxTicked("Contact", contact) })
+	eventually(t, "the box is ticked, and recorded", 10*time.Second, func() bool {
+		out, _, _ := heed(t, "", "history", number, "-c", cfg)
+		return w.boxTicked("Contact", contact) && strings.Contains(out, "Contact "+contact+" ticked")
+	})
 	if status, reason, _ := w.sends(t, number, "Sale tomorrow"); status != "blocked" {
 		t.Fatalf("send after the STOP: %s %s", status, reason)
 	}

@@ -70,8 +70,12 @@ func TestExplainSaysWhatASendWouldGet(t *testing.T) {
 	defer p.stop(t)
 	w.firstPass(t)
 	w.texted(t, "+12065550142", "STOP")
-	eventually(t, "the box is ticked", 10*time.Second, func() bool { return w.boxTicked("Contact", id) })
-	out, _, code := heed(t, "", "explain", "(206) 555-0142", "-c", path)
+	var out string
+	var code int
+	eventually(t, "the box is ticked, and heed knows it", 10*time.Second, func() bool {
+		out, _, code = heed(t, "", "explain", "(206) 555-0142", "-c", path)
+		return w.boxTicked("Contact", id) && strings.Contains(out, "box ticked")
+	})
 	for _, want := range []string{"A send to +12065550142 would get: block (opted_out)", "The recipient opted out.", `recipient "stop"`, "and nothing else", "Contact " + id + ": box ticked"} {
 		if code != 0 || !strings.Contains(out, want) {
 			t.Errorf("exit %d, no %q in:\n%s", code, want, out)

@@ -169,6 +169,9 @@ func progressBar(w io.Writer) (update func(reconcile.Progress), stop func()) {
 			for _, t := range trackers {
 				t.MarkAsDone()
 			}
+			for !pw.IsRenderInProgress() { // what has not begun cannot be stopped, and would begin afterwards
+				time.Sleep(time.Millisecond)
+			}
 			pw.Stop()
 			for pw.IsRenderInProgress() {
 				time.Sleep(10 * time.Millisecond)

@@ -17,6 +17,7 @@ import (
 	"github.com/heed-sms/heed/connector/admin"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/people"
+	"github.com/heed-sms/heed/sms/phone"
 )
 
 // openPage wires the page for people. adminAddr is where the admin listener really is.
@@ -55,6 +56,9 @@ func (h *house) openPage(adminAddr string) (err error) {
 		Window: h.cfg.Campaigns.Window, Zone: h.cfg.Schedule.Location(), Settings: []admin.Setting{{Value: settings.String()}}, Version: versionString(), Log: h.log, Now: time.Now,
 		Report: func(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, error], format string) error {
 			return h.render(w, p, corrections, format)
+		},
+		Evidence: func(ctx context.Context, w io.Writer, n phone.Number, who, why string) error {
+			return h.writeEvidence(ctx, w, n, who, "page", why)
 		},
 		RecordURL: func(crm, object, id string) string {
 			if base := links[crm]; base != "" {

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/heed-sms/heed/connector/evidence"
 )
 
 // From an invitation at the command line to "I can see who opted out and why", as a person does it.
@@ -57,11 +59,25 @@ func TestAPersonIsInvitedAndSeesWhoOptedOutAndWhy(t *testing.T) {
 	}
 	const password = "a few words in a row"
 	status, page := do("POST", admin+"/setup", url.Values{"token": {u.Query().Get("token")}, "password": {password}, "again": {password}})
-	if status != 200 || !strings.Contains(page, "signed in as ann (operator)") || !strings.Contains(page, "numbers opted out") {
+	if status != 200 || !strings.Contains(page, "signed in as <bdi>ann</bdi> (operator)") || !strings.Contains(page, "numbers opted out") {
 		t.Fatalf("HTTP %d %s", status, page)
 	}
 	if status, page = do("GET", admin+"/numbers?q=(206)+555-0142", nil); status != 200 || !strings.Contains(page, "pls stop texting me 🙏") || !strings.Contains(page, "Only START from this number lifts that") {
 		t.Errorf("HTTP %d %s", status, page)
+	}
+	if status, page = do("POST", admin+"/numbers/+12065550142/evidence", url.Values{"why": {" "}}); status != http.StatusUnprocessableEntity {
+		t.Errorf("evidence without a reason: HTTP %d", status)
+	}
+	if status, page = do("POST", admin+"/numbers/+12065550199/evidence", url.Values{"why": {"x"}}); status != http.StatusNotFound || !strings.Contains(page, "Not found") {
+		t.Errorf("evidence of a number that nobody knows: HTTP %d", status)
+	}
+	if status, page = do("POST", admin+"/numbers/+12065550142/evidence", url.Values{"why": {"asked by the court"}}); status != 200 {
+		t.Errorf("evidence: HTTP %d", status)
+	} else if rep, err := evidence.Verify(strings.NewReader(page), int64(len(page))); err != nil || rep.Packet.By != "ann" || rep.Packet.Why != "asked by the court" {
+		t.Errorf("the packet of the page: %+v, %v", rep.Packet, err)
+	}
+	if status, page = do("GET", admin+"/audit", nil); !strings.Contains(page, "asked by the court") {
+		t.Error("nobody sees who took the evidence")
 	}
 	if status, _ = do("POST", admin+"/numbers/+12065550142", url.Values{"action": {"opt_in"}, "why": {"oops"}}); status != http.StatusConflict {
 		t.Errorf("undoing the recipient's own opt-out: HTTP %d", status)

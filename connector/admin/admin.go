@@ -7,6 +7,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"embed"
@@ -31,7 +32,7 @@ import (
 	"github.com/heed-sms/heed/sms/phone"
 )
 
-// Options are what the page shows and works with. All are required but RecordURL.
+// Options are what the page shows and works with. All are required but Evidence and RecordURL.
 type Options struct {
 	Ledger   ledger.Ledger
 	Consents *connector.Consents
@@ -47,6 +48,9 @@ type Options struct {
 	Now      func() time.Time
 	// Report writes a pass as a page of its own, or as CSV.
 	Report func(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, error], format string) error
+	// Evidence records that who asks for a number's evidence packet, and why, and writes it. Nothing is written if nothing is
+	// known of the number (ledger.ErrNotFound). nil if there are no packets.
+	Evidence func(ctx context.Context, w io.Writer, n phone.Number, who, why string) error
 	// RecordURL returns where people find a record in the CRM, "" if that is not known. May be nil.
 	RecordURL func(crmName, object, id string) string
 }
@@ -60,6 +64,7 @@ type Handler struct {
 	mux   *http.ServeMux
 	pages map[string]*template.Template
 	files map[string]string // static file → its address with a hash
+	heard heard
 }
 
 //go:embed static templates
@@ -98,6 +103,9 @@ func New(o Options) *Handler {
 	view("GET /numbers", h.findNumber)
 	view("GET /numbers/{number}", h.number)
 	act("POST /numbers/{number}", h.setConsent)
+	if o.Evidence != nil {
+		act("POST /numbers/{number}/evidence", h.evidence)
+	}
 	view("GET /holds", h.holds)
 	act("POST /holds/{number}", h.resolve)
 	view("GET /messages", h.messages)
@@ -111,6 +119,7 @@ func New(o Options) *Handler {
 	h.handle(people.Admin, "GET /bulk", h.bulk)
 	h.handle(people.Admin, "POST /bulk", h.bulkUpload)
 	h.handle(people.Admin, "POST /bulk/apply", h.bulkApply)
+	h.handle(people.Admin, "POST /bulk/file", h.bulkFile)
 	o.People.Register(h.mux)
 	return h
 }
@@ -216,22 +225,41 @@ func (h *Handler) static(files fs.FS) http.HandlerFunc {
 func (h *Handler) funcs() template.FuncMap {
 	return template.FuncMap{
 		"file": func(name string) string { return h.files[name] },
-		"time": func(t time.Time) template.HTML {
-			if t.IsZero() {
-				return "–"
-			}
-			return template.HTML(fmt.Sprintf(`<time datetime="%s">%s</time>`, t.UTC().Format(time.RFC3339), t.In(h.Zone).Format("2006-01-02 15:04:05 MST")))
-		},
+		"time": h.time,
 		"ago": func(t time.Time) string {
 			if t.IsZero() {
 				return "never"
 			}
 			return duration(h.Now().Sub(t)) + " ago"
 		},
-		"text":    visible,
-		"state":   func(s consent.State) string { return strings.ReplaceAll(s.String(), "_", " ") },
-		"words":   func(s any) string { return strings.ReplaceAll(fmt.Sprint(s), "_", " ") },
+		"short": func(d time.Duration) string { return duration(d) },
+		"text": func(s string) template.HTML {
+			return template.HTML("<bdi>" + template.HTMLEscapeString(visible(s)) + "</bdi>")
+		},
+		"body": visible, // in an element of its own, with dir=auto
+		"number": func(n phone.Number) template.HTML {
+			if !n.IsValid() {
+				return ""
+			}
+			return template.HTML(`<a class="number" href="/numbers/` + n.String() + `">` + template.HTMLEscapeString(n.Spaced()) + `</a>`)
+		},
+		"spaced": func(n phone.Number) string { return n.Spaced() },
+		"count":  grouped,
+		"s": func(n int) string { // of a plural
+			if n == 1 {
+				return ""
+			}
+			return "s"
+		},
+		"state": func(s consent.State) template.HTML {
+			return template.HTML(`<span class="pill ` + s.String() + `">` + strings.ReplaceAll(s.String(), "_", " ") + `</span>`)
+		},
+		"words":   func(s any) template.HTML { return words(fmt.Sprint(s)) },
+		"option":  func(s any) string { return plainWords(fmt.Sprint(s)) }, // where no element may be
+		"whose":   func(s consent.Source) string { return sourceNames[s] },
+		"work":    func(k ledger.OwedKind) string { return cmp.Or(workNames[k], string(k)) },
 		"version": func() string { return h.Version },
+		"packets": func() bool { return h.Evidence != nil },
 		"may":     func(p people.Person, role string) bool { return p.Role.At(people.Role(role)) },
 		"nav": func() []link {
 			return []link{{"status", "/", "Status"}, {"optouts", "/optouts", "Opt-outs"}, {"holds", "/holds", "Review"}, {"messages", "/messages", "Messages"}, {"work", "/work", "Work"},
@@ -243,11 +271,10 @@ func (h *Handler) funcs() template.FuncMap {
 			}
 			return n
 		},
-		"mul":     func(a, b int) int { return a * b },
-		"bar":     bar,
-		"bartop":  func(n, most int) int { return 125 - bar(n, most) },
-		"bartext": func(n, most int) int { return 121 - bar(n, most) },
-		"table":   func(name string, rows []rate) map[string]any { return map[string]any{"Name": name, "Rows": rows} },
+		"table": func(name string, rows []rate) map[string]any { return map[string]any{"Name": name, "Rows": rows} },
+		"owed": func(rows []ledger.Owed, parked bool) map[string]any {
+			return map[string]any{"Rows": rows, "Parked": parked}
+		},
 		"record": func(crm, object, id string) string {
 			if h.RecordURL == nil {
 				return ""
@@ -260,23 +287,47 @@ func (h *Handler) funcs() template.FuncMap {
 // link is an entry of the navigation.
 type link struct{ Page, Address, Title string }
 
-// bar is the height of a bar in a chart of 125 units, of which the highest takes 110.
-func bar(n, most int) int {
-	if n > 0 && most > 0 {
-		return max(2, 110*n/most)
+// time shows a moment in the zone of the configuration, and says which that is.
+func (h *Handler) time(t time.Time) template.HTML {
+	if t.IsZero() {
+		return "–"
 	}
-	return 0
+	local := t.In(h.Zone)
+	return template.HTML(fmt.Sprintf(`<time datetime="%s">%s <span class="zone">%s</span></time>`, t.UTC().Format(time.RFC3339), local.Format("2006-01-02 15:04:05"), local.Format("MST")))
 }
 
-// visible makes other people's text harmless to look at: what cannot be seen, and what would reorder the line, is shown as
-// what it is. html/template does the rest.
+// sourceNames say on whose word a number was opted out.
+var sourceNames = map[consent.Source]string{consent.Recipient: "recipient", consent.Provider: "provider", consent.CRM: "CRM user", consent.Admin: "by hand", consent.API: "program", consent.Deadline: "nobody decided"}
+
+// workNames say what owed work is.
+var workNames = map[ledger.OwedKind]string{ledger.OweBoxes: "set the boxes of the number's records", ledger.OweTime: "ask when the START was sent", ledger.OweAnswer: "answer the reply", ledger.OweHold: "decide what the reply meant",
+	ledger.OweTell: "tell the provider's own list", ledger.OweSend: "send the queued message", ledger.OweRelay: "tell the client where its message stands", ledger.OweNote: "leave the outcome on the record", ledger.OweReport: "deliver the report"}
+
+// grouped writes a count as people read it: 12,345.
+func grouped(n any) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// visible makes other people's text harmless to look at: what cannot be seen, what would reorder the line, and marks that
+// pile up over their neighbours are shown as what they are. html/template does the rest.
 func visible(s string) string {
 	var b strings.Builder
+	marks := 0
 	for _, r := range s {
+		if unicode.Is(unicode.Mn, r) {
+			marks++
+		} else {
+			marks = 0
+		}
 		switch {
 		case r == '\n' || r == '\t':
 			b.WriteRune(r)
-		case unicode.IsControl(r), unicode.Is(unicode.Cf, r) && r != '\u200d', r == unicode.ReplacementChar:
+		case unicode.IsControl(r), unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co) && r != '\u200d', r == unicode.ReplacementChar, marks > 4,
+			r == '\u115f', r == '\u1160', r == '\u3164', r == '\uffa0': // Hangul fillers: letters that nobody sees
 			fmt.Fprintf(&b, "‹U+%04X›", r)
 		default:
 			b.WriteRune(r)

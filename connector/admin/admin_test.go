@@ -30,6 +30,7 @@ import (
 	"github.com/heed-sms/heed/connector"
 	"github.com/heed-sms/heed/connector/admin"
 	"github.com/heed-sms/heed/connector/consent"
+	"github.com/heed-sms/heed/connector/evidence"
 	"github.com/heed-sms/heed/connector/ledger"
 	"github.com/heed-sms/heed/connector/ledger/local"
 	"github.com/heed-sms/heed/connector/people"
@@ -38,9 +39,19 @@ import (
 	"github.com/heed-sms/heed/sms"
 	"github.com/heed-sms/heed/sms/phone"
 	"github.com/heed-sms/heed/sms/smstest"
+	"github.com/heed-sms/heed/sync/reconcile"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// tests ends the browser, if one was started, before goleak looks.
+type tests struct{ *testing.M }
+
+func (m tests) Run() int {
+	code := m.M.Run()
+	stopBrowser()
+	return code
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(tests{m}) }
 
 const sender = "+15550100000"
 
@@ -59,16 +70,24 @@ func must[T any](v T, err error) T {
 
 // house is a daemon's inside with the page in front of it.
 type house struct {
-	t     *testing.T
+	t     testing.TB
 	l     *local.Ledger
 	in    *connector.Inbox
 	gate  *connector.Gate
 	phone *smstest.Memory
+	crm   *crmtest.CRM
 	ppl   *people.Service
 	srv   *httptest.Server
+	page  http.Handler
+	now   func() time.Time
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t testing.TB) *house {
+	t.Helper()
+	return newHouseAt(t, time.Now, time.UTC)
+}
+
+func newHouseAt(t testing.TB, now func() time.Time, zone *time.Location) *house {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	l, err := local.Open(t.TempDir(), local.Options{Logger: log})
@@ -76,35 +95,72 @@ func newHouse(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	p := smstest.New()
+	p, org := smstest.New(), crmtest.New(now)
+	p.Now = now
 	accounts := connector.Accounts{{Name: "main", Provider: p}}
-	crms := []connector.CRM{{Name: "org", Directory: crmtest.New(time.Now)}}
+	crms := []connector.CRM{{Name: "salesforce", Directory: org}}
 	m := connector.NewMetrics(l, "test")
-	h := &house{t: t, l: l, phone: p,
-		in:   &connector.Inbox{Ledger: l, Accounts: accounts, Replies: reply.Default(), Metrics: m, Log: log, Now: time.Now},
-		gate: &connector.Gate{Ledger: l, Accounts: accounts, CRMs: crms, Region: "US", Metrics: m, Log: log, Now: time.Now}}
+	h := &house{t: t, l: l, phone: p, crm: org, now: now,
+		in:   &connector.Inbox{Ledger: l, Accounts: accounts, Replies: reply.Default(), Metrics: m, Log: log, Now: now},
+		gate: &connector.Gate{Ledger: l, Accounts: accounts, CRMs: crms, Region: "US", Metrics: m, Log: log, Now: now}}
 	t.Cleanup(h.gate.Start())
-	var page http.Handler
-	h.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { page.ServeHTTP(w, r) }))
+	h.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.page.ServeHTTP(w, r) }))
 	t.Cleanup(h.srv.Close)
 	var a *admin.Handler
-	h.ppl, err = people.New(people.Options{Ledger: l, URL: h.srv.URL, Log: log, Now: time.Now,
+	h.ppl, err = people.New(people.Options{Ledger: l, URL: h.srv.URL, Log: log, Now: now,
 		Page: func(w http.ResponseWriter, r *http.Request, status int, name string, f people.Form) {
 			a.PeoplePage(w, r, status, name, f)
 		}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a = admin.New(admin.Options{Ledger: l, Consents: &connector.Consents{Ledger: l, Gate: h.gate, Now: time.Now},
-		Holds:  &connector.Holds{Ledger: l, Deadline: func(t time.Time) time.Time { return t.AddDate(0, 0, 7) }, Log: log, Now: time.Now},
-		People: h.ppl, CRMs: crms, Region: "US", Window: 72 * time.Hour, Zone: time.UTC, Settings: []admin.Setting{{Value: "token: (set)"}}, Version: "test", Log: log, Now: time.Now,
-		Report: func(w io.Writer, p ledger.Pass, _ iter.Seq2[ledger.Correction, error], format string) error {
-			_, err := io.WriteString(w, format+" of "+p.ID)
+	a = admin.New(admin.Options{Ledger: l, Consents: &connector.Consents{Ledger: l, Gate: h.gate, Now: now},
+		Holds:  &connector.Holds{Ledger: l, Deadline: func(t time.Time) time.Time { return t.AddDate(0, 0, 7) }, Log: log, Now: now},
+		People: h.ppl, CRMs: crms, Region: "US", Window: 72 * time.Hour, Zone: zone, Settings: []admin.Setting{{Value: settings}}, Version: "1.0.0", Log: log, Now: now,
+		Report: func(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, error], format string) error {
+			if format == "csv" {
+				return reconcile.CSV(w, p, corrections)
+			}
+			return reconcile.HTML(w, p, corrections, reconcile.TextOptions{Zone: zone})
+		},
+		Evidence: func(ctx context.Context, w io.Writer, n phone.Number, who, why string) error {
+			_, err := evidence.Write(ctx, w, l, evidence.Options{Number: n, At: now(), By: who, Why: why, Heed: "test"})
 			return err
+		},
+		RecordURL: func(_, object, id string) string {
+			return "https://acme.lightning.force.com/lightning/r/" + object + "/" + id + "/view"
 		}})
-	page = a
+	h.page = a
 	return h
 }
+
+// settings is a configuration as heed shows it.
+const settings = `data_dir: /var/lib/heed
+public:
+  listen: :8080
+  url: https://sms.acme.example
+admin:
+  listen: 127.0.0.1:8081
+sms:
+  - name: main
+    provider: twilio
+    account_sid: AC0123456789abcdef0123456789abcdef
+    auth_token: (set)
+    from: "+15550100000"
+crm:
+  - name: salesforce
+    type: salesforce
+    domain: https://acme.my.salesforce.com
+    client_secret: (set)
+consent:
+  default_region: US
+  require_opt_in: false
+  hold_for: 5d
+schedule:
+  incremental: '@every 1m'
+  nightly: 0 2 * * *
+  timezone: America/New_York
+`
 
 func (h *house) text(from phone.Number, body string) {
 	h.t.Helper()
@@ -140,7 +196,7 @@ func (h *house) person(name string, role people.Role) browser {
 }
 
 type answer struct {
-	t      *testing.T
+	t      testing.TB
 	status int
 	header http.Header
 	body   string
@@ -228,6 +284,7 @@ func TestEveryPageIsForItsRoleAndUp(t *testing.T) {
 		{"GET", "/numbers?q=0142", 303, 303, 303},
 		{"GET", "/numbers/+14155550142", 200, 200, 200},
 		{"POST", "/numbers/+14155550199", 403, 422, 422},
+		{"POST", "/numbers/+14155550142/evidence", 403, 422, 422},
 		{"GET", "/holds", 200, 200, 200},
 		{"POST", "/holds/+14155550143", 403, 422, 422},
 		{"GET", "/messages", 200, 200, 200},
@@ -262,7 +319,7 @@ func TestEveryPageIsForItsRoleAndUp(t *testing.T) {
 						t.Errorf("no %s in %q", rule, csp)
 					}
 				}
-				if strings.Contains(csp, "unsafe") || a.header.Get("X-Content-Type-Options") != "nosniff" || a.header.Get("Cache-Control") != "no-store" {
+				if strings.Contains(csp, "unsafe") || a.header.Get("X-Content-Type-Options") != "nosniff" || a.header.Get("Referrer-Policy") != "no-referrer" || a.header.Get("Cache-Control") != "no-store" {
 					t.Errorf("%v", a.header)
 				}
 			}
@@ -406,7 +463,7 @@ func TestBulkOptOutIsPreviewedConfirmedAndUndone(t *testing.T) {
 	b := h.person("max", people.Admin)
 	h.text(ada, "STOP")
 	csv := "\ufeffName;Phone\nAda;+14155550142\nBob;(415) 555-0143\nBob;+1 415 555 0143\nCleo;'+14155550144\nBad;1.41556E+10\nNone;call me\n"
-	p := b.upload("opt_out", csv).want(200, "nothing has been changed", "Opt out 2 numbers", "a spreadsheet has rounded it")
+	p := b.upload("opt_out", csv).want(200, "Nothing has been changed", "Opt out 2 numbers", "a spreadsheet has rounded it")
 	if got := p.list(); got != bob.String()+"\n"+cleo.String() {
 		t.Fatalf("%q", got)
 	}
@@ -430,7 +487,7 @@ func TestBulkOptOutIsPreviewedConfirmedAndUndone(t *testing.T) {
 		t.Fatal("undone wrongly")
 	}
 	// Somebody who sends the form without a preview lifts no STOP either.
-	b.post("/bulk/apply", url.Values{"action": {"undo"}, "numbers": {ada.String()}, "why": {"x"}, "count": {"1"}}).want(200, "1 were not changed")
+	b.post("/bulk/apply", url.Values{"action": {"undo"}, "numbers": {ada.String()}, "why": {"x"}, "count": {"1"}}).want(200, "1 not changed")
 	if h.l.State(ada) != consent.OptedOut {
 		t.Fatal("a STOP was lifted in bulk")
 	}
@@ -513,11 +570,11 @@ func TestAReportIsAPageOfItsOwn(t *testing.T) {
 	}
 	b := h.person("vic", people.Viewer)
 	b.get("/reports").want(200, "/reports/rec_1")
-	a := b.get("/reports/rec_1").want(200, "html of rec_1")
+	a := b.get("/reports/rec_1").want(200, "Reconciliation report", "rec_1")
 	if csp := a.header.Get("Content-Security-Policy"); strings.Contains(csp, "script") || !strings.Contains(csp, "default-src 'none'") {
 		t.Errorf("policy %q", csp)
 	}
-	if a := b.get("/reports/rec_1?format=csv").want(200, "csv of rec_1"); !strings.HasPrefix(a.header.Get("Content-Type"), "text/csv") {
+	if a := b.get("/reports/rec_1?format=csv").want(200, "pass,seq,cause"); !strings.HasPrefix(a.header.Get("Content-Type"), "text/csv") {
 		t.Errorf("%v", a.header)
 	}
 	b.get("/").want(200, "last full reconciliation")
@@ -535,5 +592,115 @@ func TestAnotherSiteCannotAct(t *testing.T) {
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusForbidden || h.l.State(cleo) == consent.OptedOut {
 		t.Errorf("status %d, state %s", resp.StatusCode, h.l.State(cleo))
+	}
+}
+
+// Older pages and exports keep the filter; each number is on one page.
+func TestPagesOfTheListFollowEachOther(t *testing.T) {
+	h := newHouse(t)
+	b := h.person("oda", people.Operator)
+	var events []ledger.Event
+	now := time.Now().UTC()
+	for i := range 130 {
+		source := []consent.Source{consent.Admin, consent.API}[i%2]
+		events = append(events, ledger.Event{Kind: ledger.KindConsent, At: now, Number: person(i), Consent: &ledger.Consent{Change: consent.Change{Action: consent.OptOut, Source: source, At: now}, Why: "test"}})
+	}
+	if _, err := h.l.Append(t.Context(), events...); err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`href="([^"]+)">(Older|CSV)<`)
+	seen, path, exported := map[string]bool{}, "/optouts?source=api", ""
+	for pages := 0; path != "" && pages < 5; pages++ {
+		a := b.get(path).want(200, "65")
+		for _, m := range regexp.MustCompile(`<th scope="row"><a class="number" href="/numbers/([^"]+)"`).FindAllStringSubmatch(a.body, -1) {
+			if seen[m[1]] {
+				t.Errorf("%s is there twice", m[1])
+			}
+			seen[m[1]] = true
+		}
+		path = ""
+		for _, m := range link.FindAllStringSubmatch(a.body, -1) {
+			if m[2] == "Older" {
+				path = html.UnescapeString(m[1])
+			} else {
+				exported = html.UnescapeString(m[1])
+			}
+		}
+	}
+	if len(seen) != 65 {
+		t.Errorf("%d numbers on the pages, want 65", len(seen))
+	}
+	if n := strings.Count(b.get(exported).want(200).body, ",api,"); n != 65 {
+		t.Errorf("%d rows exported, want 65", n)
+	}
+}
+
+// A day is compared with its own weekday, and a rate is an alarm only among enough messages.
+func TestSpikesAndAlarms(t *testing.T) {
+	h := newHouseAt(t, func() time.Time { return noon }, newYork)
+	var events []ledger.Event
+	n := 0
+	stop := func(at time.Time, count int) {
+		for range count {
+			num := phone.FromUint64(12000000000 + uint64(n))
+			n++
+			events = append(events, ledger.Event{Kind: ledger.KindConsent, At: at, Number: num, Consent: &ledger.Consent{Change: consent.Change{Action: consent.OptOut, Source: consent.Provider, At: at}}})
+		}
+	}
+	for ago := 80; ago >= 0; ago-- { // 40 each Monday, 4 on other days; 40 on a Tuesday too; noon is a Wednesday
+		at := noon.AddDate(0, 0, -ago)
+		stop(at, map[bool]int{true: 40, false: 4}[at.Weekday() == time.Monday || ago == 8])
+	}
+	for i, c := range []struct {
+		name                  string
+		sent, percentOptedOut int
+	}{{"calm", 100, 4}, {"high", 100, 5}, {"alarming", 100, 10}, {"small", 40, 50}} {
+		at := noon.AddDate(0, 0, -1)
+		for k := range c.sent {
+			num, id := phone.FromUint64(13000000000+uint64(1000*i+k)), fmt.Sprint(c.name, k)
+			events = append(events, ledger.Event{Kind: ledger.KindOpened, At: at, Number: num, Opened: &ledger.Message{ID: id, To: num, Body: "hi", Account: "main", Campaign: c.name, CreatedAt: at, Decision: consent.Decision{Verdict: consent.Allow, Reason: consent.OK}}},
+				ledger.Event{Kind: ledger.KindOutcome, At: at, Number: num, Outcome: &ledger.Outcome{Message: id, Status: ledger.StatusSent, ProviderID: id, From: sender}})
+			if k < c.sent*c.percentOptedOut/100 {
+				events = append(events, ledger.Event{Kind: ledger.KindConsent, At: at.Add(time.Hour), Number: num, Consent: &ledger.Consent{Change: consent.Change{Action: consent.OptOut, Source: consent.Provider, At: at.Add(time.Hour)}}})
+			}
+		}
+	}
+	if _, err := h.l.Append(t.Context(), events...); err != nil {
+		t.Fatal(err)
+	}
+	page := h.person("vic", people.Viewer).get("/analytics").want(200)
+	var got []string
+	for _, m := range regexp.MustCompile(`<strong>! ([^<]*(?:<bdi>[^<]*</bdi>[^<]*)?)</strong>([^<]*)`).FindAllStringSubmatch(page.body, -1) {
+		got = append(got, strings.NewReplacer("<bdi>", "", "</bdi>", "").Replace(m[1]+m[2]))
+	}
+	want := []string{"10.0 % of those who got alarming opted out (10 of 100 messages): an alarm from 10 %.", "5.0 % of those who got high opted out (5 of 100 messages): high from 5 %.",
+		"Unusually many opt-outs on Tue 2026-03-10: 40, where 4 are usual for that weekday.", "Unusually many opt-outs on Tue 2026-03-17: 43, where 4 are usual for that weekday."}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("the page warns:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// What an address names is looked up, never opened: no name leads out of heed's own files and reports.
+func TestNoAddressLeadsAnywhereElse(t *testing.T) {
+	h := newHouse(t)
+	b := h.person("max", people.Admin)
+	page := b.get("/").want(200).body
+	own := regexp.MustCompile(`/static/[0-9a-f]+/heed\.css`).FindString(page)
+	dir := strings.TrimSuffix(own, "heed.css")
+	for _, path := range []string{"/reports/%2e%2e%2f%2e%2e%2fetc%2fpasswd", "/reports/..%2fsettings", "/reports/rec_1%00.html", "/reports/" + strings.Repeat("x", 5000), "/reports/.", "/reports/%5c..%5cheed.yaml",
+		dir + "README.md/..", dir + "%2e%2e%2fadmin.go", dir + "..%2ftemplates%2flayout.html", dir + "heed.css%00", "/static/..%2f..%2fadmin.go", "/static//heed.css"} {
+		a := b.get(path)
+		if a.status != 404 && a.status != 400 && a.status != 301 && a.status != 307 || strings.Contains(a.body, "root:") || strings.Contains(a.body, "package admin") || strings.Contains(a.body, "{{define") {
+			t.Errorf("%s: %d\n%.300s", path, a.status, a.body)
+		}
+	}
+	// A GET changes nothing.
+	h.text(bob, "wrong number")
+	for _, path := range []string{"/bulk/apply?numbers=" + cleo.String() + "&count=1&why=x", "/bulk/file", "/work/retry", "/signout", "/holds/" + bob.String() + "?as=opt_out", "/numbers/" + cleo.String() + "?action=opt_out&why=x"} {
+		b.get(path)
+	}
+	b.get("/").want(200, "signed in as")
+	if h.l.State(cleo) == consent.OptedOut || h.l.State(bob) != consent.Held || strings.Contains(h.audited(), "bulk") || strings.Contains(h.audited(), "retry") {
+		t.Errorf("a GET changed something: %s", h.audited())
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/heed-sms/heed/connector"
+	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/export"
 	"github.com/heed-sms/heed/sms/phone"
 )
@@ -22,6 +23,7 @@ const (
 	maxUpload  = 2 << 20 // bytes
 	maxNumbers = 20_000
 	bulkTime   = 10 * time.Minute
+	maxShown   = 20 // numbers that the preview lists
 )
 
 // preview is what an upload would do.
@@ -34,7 +36,16 @@ type preview struct {
 	Duplicate int
 	Bad       []string // what is no number, the first few rows
 	BadMore   int
-	Numbers   string // Change, a line each, to be confirmed
+	Numbers   string      // Change, a line each, to be confirmed
+	Sample    []sampleRow // the first of Change
+	Records   int         // known CRM records of Change, whose boxes follow
+}
+
+// sampleRow shows what would become of a number.
+type sampleRow struct {
+	Number  phone.Number
+	Now     consent.State
+	Records int
 }
 
 func (h *Handler) bulk(w http.ResponseWriter, r *http.Request) error {
@@ -70,8 +81,25 @@ func (h *Handler) bulkUpload(w http.ResponseWriter, r *http.Request) error {
 		lines[i] = n.String()
 	}
 	p.Numbers = strings.Join(lines, "\n")
+	for _, n := range p.Change[:min(maxShown, len(p.Change))] {
+		x := sampleRow{Number: n, Now: h.Ledger.State(n)}
+		for _, c := range h.CRMs {
+			known, err := h.Ledger.Mirror(c.Name).ByNumber(r.Context(), n)
+			if err != nil {
+				return err
+			}
+			x.Records += len(known)
+		}
+		p.Sample = append(p.Sample, x)
+	}
 	return h.show(w, r, http.StatusOK, "bulkpreview", "Bulk opt-out: preview", p)
 }
+
+// BadCount is how many rows are no number.
+func (p preview) BadCount() int { return len(p.Bad) + p.BadMore }
+
+// More is how many numbers the sample leaves out.
+func (p preview) More() int { return len(p.Change) - len(p.Sample) }
 
 // read says what a list would do.
 func (h *Handler) read(ctx context.Context, p *preview, list io.Reader) error {
@@ -83,7 +111,7 @@ func (h *Handler) read(ctx context.Context, p *preview, list io.Reader) error {
 		return invalid(err.Error())
 	}
 	p.Rows, p.Change, p.Already, p.Refused, p.Duplicate = b.Rows, b.Change, b.Already, b.Refused, b.Duplicates
-	p.Bad, p.BadMore = b.Problems, b.Unreadable-len(b.Problems)
+	p.Bad, p.BadMore, p.Records = b.Problems, b.Unreadable-len(b.Problems), b.Records
 	return err
 }
 
@@ -121,7 +149,7 @@ func (h *Handler) bulkApply(w http.ResponseWriter, r *http.Request) error {
 	case why == "" || len(why) > 500:
 		return invalid("Say why, in at most 500 characters: it is kept with your name.")
 	}
-	_ = http.NewResponseController(w).SetWriteDeadline(h.Now().Add(bulkTime))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(bulkTime)) // of the network, which knows no clock but this
 	out, err := h.changes().Apply(r.Context(), numbers, undo, connector.By{Who: who(r.Context()), Via: "page", Why: why}, func(int) {})
 	done := applied{Undo: undo, Done: out.Changed, Failed: out.Refused}
 	lines := make([]string, len(done.Done))
@@ -136,4 +164,24 @@ func (h *Handler) bulkApply(w http.ResponseWriter, r *http.Request) error {
 	}
 	done.Numbers = strings.Join(lines, "\n")
 	return h.show(w, r, http.StatusOK, "bulkdone", "Bulk opt-out: done", done)
+}
+
+// bulkFile gives a list of numbers back as a file, so that what was done can be undone on another day. It changes nothing.
+func (h *Handler) bulkFile(w http.ResponseWriter, r *http.Request) error {
+	r.Body = http.MaxBytesReader(w, r.Body, maxUpload)
+	if err := r.ParseForm(); err != nil {
+		return invalid("The form could not be read.")
+	}
+	list := []string{"number"}
+	for _, f := range strings.Fields(r.PostForm.Get("numbers")) {
+		n, err := phone.ParseE164(f)
+		if err != nil {
+			return invalid("The list was changed.")
+		}
+		list = append(list, n.String())
+	}
+	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	w.Header().Set("Content-Disposition", `attachment; filename="heed-undo-`+h.Now().In(h.Zone).Format("20060102-150405")+`.csv"`)
+	_, err := io.WriteString(w, strings.Join(list, "\r\n")+"\r\n")
+	return err
 }

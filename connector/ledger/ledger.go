@@ -173,7 +173,7 @@ type Stats struct {
 	Quarantine uint64            // proven requests that could not be understood
 	Owed       map[OwedKind]int  // waiting, parked included
 	Parked     int               // of them waiting for a person
-	OldestOwed time.Time         // since when the oldest unparked piece waits; zero if none
+	OldestOwed time.Time         // since when the oldest piece waits that is neither parked nor put off until later; zero if none
 	Messages   map[Status]uint64 // by status
 	Degraded   string            // what an operator must know (spare space used up, index was rebuilt), "" if nothing
 }

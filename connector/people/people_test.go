@@ -307,6 +307,82 @@ func TestASessionIsNewAfterSignIn(t *testing.T) {
 	h.want(h.get("/"), 303, "")
 }
 
+// A session that somebody planted, or kept from before, is nobody's after a sign-in and after a sign-out.
+func TestAnOldSessionIsWorthNothing(t *testing.T) {
+	h := newHouse(t, nil)
+	h.join(h.client, "ann", Admin)
+	u, _ := url.Parse(h.srv.URL)
+	kept := func() *http.Client { // another browser with the session as it is now
+		c := h.browser()
+		c.Jar.SetCookies(u, h.client.Jar.Cookies(u))
+		return c
+	}
+	before := kept()
+	h.want(h.do(before, "GET", "/", nil), 200, "hello ann")
+	h.want(h.post("/signin", url.Values{"name": {"ann"}, "password": {good}}), 303, "")
+	h.want(h.do(before, "GET", "/", nil), 303, "")
+	after := kept()
+	h.want(h.do(after, "GET", "/", nil), 200, "hello ann")
+	h.want(h.post("/signout", url.Values{}), 303, "")
+	h.want(h.do(after, "GET", "/", nil), 303, "")
+}
+
+func TestSigningOutEverywhereEndsOtherBrowsersToo(t *testing.T) {
+	h := newHouse(t, nil)
+	h.join(h.client, "ann", Admin)
+	other, bob := h.browser(), h.browser()
+	h.want(h.do(other, "POST", "/signin", url.Values{"name": {"ann"}, "password": {good}}), 303, "")
+	h.join(bob, "bob", Viewer)
+	h.want(h.post("/signout", url.Values{"everywhere": {"1"}}), 303, "")
+	h.want(h.get("/"), 303, "")
+	h.want(h.do(other, "GET", "/", nil), 303, "")
+	h.want(h.do(bob, "GET", "/", nil), 200, "hello bob")
+	h.want(h.do(other, "POST", "/signin", url.Values{"name": {"ann"}, "password": {good}}), 303, "")
+	h.want(h.do(other, "GET", "/", nil), 200, "hello ann")
+}
+
+// Guessing one password for many names is guessing too: what counts is where it comes from.
+func TestGuessingManyNamesGetsSlower(t *testing.T) {
+	h := newHouse(t, nil)
+	for i := range freeGuesses {
+		h.want(h.post("/signin", url.Values{"name": {"somebody" + string(rune('a'+i))}, "password": {"Winter 2026!"}}), 401, "wrong")
+	}
+	h.want(h.post("/signin", url.Values{"name": {"nobody"}, "password": {"Winter 2026!"}}), 429, "Too many attempts")
+	mux := http.NewServeMux()
+	h.s.Register(mux)
+	from := func(addr string) int {
+		r := httptest.NewRequest("POST", "/signin", strings.NewReader("name=nobody&password=x"))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("X-Forwarded-For", "192.0.2.77") // anybody can write that
+		r.RemoteAddr = addr
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, r)
+		return w.Code
+	}
+	if code := from("127.0.0.1:4711"); code != 429 {
+		t.Errorf("from the same address: %d", code)
+	}
+	if code := from("192.0.2.1:4711"); code != 401 {
+		t.Errorf("from another address: %d", code)
+	}
+}
+
+// Each hash takes 38 MiB. Whoever asks for many waits, and gives up with the request.
+func TestHashingIsBounded(t *testing.T) {
+	h := newHouse(t, nil)
+	for range cap(h.s.hashing) {
+		h.s.hashing <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := h.s.verify(ctx, good, ""); err == nil {
+		t.Error("one more hash than there may be")
+	}
+	if n := cap(h.s.hashing); n < 1 || n > 4 {
+		t.Errorf("%d hashes at a time", n)
+	}
+}
+
 func (h *house) cookies(c *http.Client) string {
 	u, _ := url.Parse(h.srv.URL)
 	var b strings.Builder

@@ -201,6 +201,7 @@ func scanAll(t *testing.T, w World) {
 	if at == len(objects) {
 		t.Error("the objects are not in configured order")
 	}
+	marks := map[crm.Key]bool{}
 	for _, p := range pages {
 		if p.AsOf.IsZero() {
 			t.Error("a page does not say as of when it is")
@@ -208,9 +209,10 @@ func scanAll(t *testing.T, w World) {
 		if p.Total != 0 && p.Total != len(want) {
 			t.Errorf("the total is %d, want %d or 0", p.Total, len(want))
 		}
-		if n := len(p.Records); n > 0 && p.Next != p.Records[n-1].Key {
-			t.Errorf("Next is %v, want the last record %v", p.Next, p.Records[n-1].Key)
+		if len(p.Records) > 0 && (p.Next == crm.Key{} || marks[p.Next]) {
+			t.Errorf("Next is %v: it does not say where this page ends", p.Next)
 		}
+		marks[p.Next] = true
 	}
 }
 
@@ -222,15 +224,26 @@ func scanResumes(t *testing.T, w World) {
 	}
 	all, pages := scan(t, w.Directory(), crm.Key{})
 	before := 0
-	for _, p := range pages {
+	for i, p := range pages {
 		before += len(p.Records)
-		rest, _ := scan(t, w.Directory(), p.Next)
+		// The scan must be one that was broken off: a driver may forget one that came to its end.
+		at, n := crm.Key{}, 0
+		for p, err := range w.Directory().Scan(t.Context(), crm.Key{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			at = p.Next
+			if n++; n > i {
+				break
+			}
+		}
+		rest, _ := scan(t, w.Directory(), at)
 		if len(rest) != len(all)-before {
-			t.Fatalf("resuming after %v gives %d records, want %d", p.Next, len(rest), len(all)-before)
+			t.Fatalf("resuming after %v gives %d records, want %d", at, len(rest), len(all)-before)
 		}
 		for i, r := range rest {
 			if r.Key != all[before+i].Key {
-				t.Fatalf("resuming after %v: record %d is %v, want %v", p.Next, i, r.Key, all[before+i].Key)
+				t.Fatalf("resuming after %v: record %d is %v, want %v", at, i, r.Key, all[before+i].Key)
 			}
 		}
 	}

@@ -18,8 +18,12 @@ const callOptions = "client=heed"
 func (o *Org) data(resource string) string { return "/services/data/" + o.version + resource }
 
 // call makes one call and returns its 2xx answer; any other is an *crm.Error. A session that ended is renewed and the
-// call made again, once: a second 401 means something that a login does not cure.
+// call made again, once: a second 401 means something that a login does not cure. A call that must wait for others, see
+// [BudgetCode], is not made.
 func (o *Org) call(ctx context.Context, method, target string, body []byte, header ...string) (*answer, error) {
+	if e := o.allow(ctx); e != nil {
+		return nil, e
+	}
 	s, err := o.session(ctx, nil)
 	if err != nil {
 		return nil, err
@@ -38,8 +42,12 @@ func (o *Org) call(ctx context.Context, method, target string, body []byte, head
 		if a.status == http.StatusUnauthorized {
 			e.Text = strings.TrimPrefix(e.Text+"; ", "; ") + "a new login did not help: check login IP ranges and session settings of the integration user"
 		}
+		if e.Code == "REQUEST_LIMIT_EXCEEDED" {
+			o.exhausted(ctx, e, a.retryAfter() > 0)
+		}
 		return nil, e
 	}
+	o.answered()
 	return a, nil
 }
 
@@ -67,25 +75,23 @@ func (o *Org) once(ctx context.Context, s *session, method, target string, body 
 	if a.status == 0 {
 		return nil, unanswered(ctx, err)
 	}
-	if u := parseUsage(a.header.Get("Sforce-Limit-Info")); u != nil {
-		o.usage.Store(u)
-	}
+	o.learn(a.header.Get("Sforce-Limit-Info"))
 	return a, nil
 }
 
 // parseUsage reads "api-usage=10018/100000; api-bursts=1/750" by its key; other keys come and go.
-func parseUsage(info string) *apiUsage {
+func parseUsage(info string) (used, max int, ok bool) {
 	for part := range strings.FieldsFuncSeq(info, func(r rune) bool { return r == ';' || r == ',' }) {
 		v, ok := strings.CutPrefix(strings.TrimSpace(part), "api-usage=")
 		if !ok {
 			continue
 		}
-		used, max, _ := strings.Cut(v, "/")
-		u, err1 := strconv.Atoi(used)
-		m, err2 := strconv.Atoi(max)
-		if err1 == nil && err2 == nil && u >= 0 && m > 0 {
-			return &apiUsage{u, m}
+		u, m, _ := strings.Cut(v, "/")
+		used, err1 := strconv.Atoi(u)
+		max, err2 := strconv.Atoi(m)
+		if err1 == nil && err2 == nil && used >= 0 && max > 0 {
+			return used, max, true
 		}
 	}
-	return nil
+	return 0, 0, false
 }

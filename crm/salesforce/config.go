@@ -38,6 +38,11 @@ type Config struct {
 	Lookback time.Duration `yaml:"lookback,omitempty"`
 	// PageSize is the number of records in a query, 1 to 2000. Default 2000.
 	PageSize int `yaml:"page_size,omitempty"`
+	// Bulk is auto, never or always, see [Bulk]. Default auto.
+	Bulk Bulk `yaml:"bulk,omitempty"`
+	// APIBudget is the per cent of the organisation's API calls of 24 hours, as all of its integrations use them, from
+	// which on heed reads nothing more and leaves the rest for writing boxes. 11 to 100; default 90.
+	APIBudget int `yaml:"api_budget,omitempty"`
 }
 
 // Object is a record type and its fields, all by API name.
@@ -169,6 +174,14 @@ func (c Config) problems() []Problem {
 	}
 	if c.PageSize < 0 || c.PageSize > maxPageSize {
 		add("page_size", fmt.Sprintf("%d is not between 1 and %d", c.PageSize, maxPageSize), "leave it out for 2000")
+	}
+	if c.APIBudget != 0 && (c.APIBudget <= reportMargin || c.APIBudget > 100) {
+		add("api_budget", fmt.Sprintf("%d is not between %d and 100", c.APIBudget, reportMargin+1), "leave it out for 90: it is the per cent of the API calls of 24 hours that heed may see used before it stops reading")
+	}
+	switch Bulk(strings.ToLower(string(c.Bulk))) {
+	case "", BulkAuto, BulkNever, BulkAlways:
+	default:
+		add("bulk", fmt.Sprintf("%q is none of auto, never and always", c.Bulk), "leave it out for auto")
 	}
 	if len(c.Objects) == 0 {
 		add("objects", "is empty", "list at least one object, such as { object: Contact, phones: [MobilePhone, Phone], opt_out: SMS_Opt_Out__c }")

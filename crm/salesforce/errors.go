@@ -136,6 +136,10 @@ func rowError(status int, errs []apiError) *crm.Error {
 	if c, known := classes[e.Code]; known {
 		e.Class = c
 	}
+	// A trigger that met a lock says so in its own refusal.
+	if strings.Contains(errs[0].Message, "UNABLE_TO_LOCK_ROW") {
+		e.Class = crm.RetryNow
+	}
 	var texts []string
 	for _, x := range errs {
 		texts = append(texts, clip(x.Message, 500))

@@ -1,11 +1,14 @@
 package salesforce_test
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/heed-sms/heed/crm"
@@ -19,25 +22,76 @@ type world struct {
 	org    *salesforcefake.Org
 	driver *salesforce.Org
 	ghosts int
+	log    lines
+	config salesforce.Config
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB, edits ...func(*salesforce.Config)) *world {
+	t.Helper()
+	return newWorldBehind(t, nil, edits...)
+}
+
+// newWorldBehind puts what proxy makes of it in front of the emulator.
+func newWorldBehind(t testing.TB, proxy func(http.Handler) http.Handler, edits ...func(*salesforce.Config)) *world {
 	t.Helper()
 	fake := salesforcefake.New(salesforcefake.Options{ClientID: "client", ClientSecret: "secret"})
-	server := httptest.NewServer(fake.Handler())
+	w := &world{org: fake}
+	handler := fake.Handler()
+	if proxy != nil {
+		handler = proxy(handler)
+	}
+	server := httptest.NewServer(handler)
 	t.Cleanup(func() {
 		fake.Close()
 		http.DefaultClient.CloseIdleConnections()
 		server.Close()
 	})
-	o, err := salesforce.New(salesforce.Config{Domain: server.URL, ClientID: "client", ClientSecret: "secret", PageSize: 3, Objects: []salesforce.Object{
+	c := salesforce.Config{Domain: server.URL, ClientID: "client", ClientSecret: "secret", PageSize: 3, Objects: []salesforce.Object{
 		{Object: "Contact", Phones: []string{"MobilePhone", "Phone"}, OptOut: salesforce.OptOut{Field: "SMS_Opt_Out__c"}},
 		{Object: "Lead", Phones: []string{"MobilePhone", "Phone"}, OptOut: salesforce.OptOut{Field: "SMS_Opt_Out__c"}},
-	}}, nil)
+	}}
+	w.config = c
+	w.driver = w.open(t, edits...)
+	return w
+}
+
+// open returns a new driver for the org, as a new process has.
+func (w *world) open(t testing.TB, edits ...func(*salesforce.Config)) *salesforce.Org {
+	t.Helper()
+	c := w.config
+	c.Objects = slices.Clone(c.Objects)
+	for _, edit := range edits {
+		edit(&c)
+	}
+	o, err := salesforce.New(c, slog.New(slog.NewTextHandler(&w.log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{org: fake, driver: o}
+	return o
+}
+
+// lines is a log that may be read while it is written.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *lines) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
 }
 
 func (w *world) Directory() crm.Directory    { return w.driver }
@@ -91,6 +145,10 @@ func TestTheDriverKeepsTheContractAgainstTheEmulator(t *testing.T) {
 	crmtest.Run(t, func(t *testing.T) crmtest.World { return newWorld(t) })
 }
 
+func TestTheDriverKeepsTheContractWithBulkJobs(t *testing.T) {
+	crmtest.Run(t, func(t *testing.T) crmtest.World { return newWorld(t, bulkAlways) })
+}
+
 func TestTheEmulatorsProbeIsAllGreen(t *testing.T) {
 	w := newWorld(t)
 	w.Create(t, "Contact", nil, false)
@@ -106,6 +164,45 @@ func TestTheEmulatorsProbeIsAllGreen(t *testing.T) {
 	}
 }
 
+func TestTheProbeTellsOfBulkJobsAndPersonAccounts(t *testing.T) {
+	w := newWorld(t)
+	w.Create(t, "Contact", nil, false)
+	w.Create(t, "Lead", nil, false)
+	said := func(ok bool) string {
+		out := ""
+		for _, f := range w.driver.Probe(t.Context()) {
+			if f.OK == ok {
+				out += f.What + "\n"
+			}
+		}
+		return out
+	}
+	if got := said(true); !strings.Contains(got, "Bulk API 2.0 answers") || strings.Contains(got, "person accounts") {
+		t.Errorf("a plain org: %s", got)
+	}
+	w.knob(t, func(k *salesforcefake.Knobs) { k.PersonAccounts, k.NextBulk = true, []string{"disabled"} })
+	if got := said(true); !strings.Contains(got, "their boxes are written as Account.SMS_Opt_Out__pc") || said(false) != "" {
+		t.Errorf("with person accounts: %s; %s", got, said(false))
+	}
+	w.org.SetAccess("Contact", "SMS_Opt_Out__c", salesforcefake.ReadOnly)
+	if got := said(false); !strings.Contains(got, "may not write Account.SMS_Opt_Out__pc") {
+		t.Errorf("a read-only field of the account: %s", got)
+	}
+	w.org.SetAccess("Contact", "SMS_Opt_Out__c", salesforcefake.Hidden)
+	if got := said(false); !strings.Contains(got, "no field SMS_Opt_Out__pc") {
+		t.Errorf("a hidden field of the account: %s", got)
+	}
+	w.org.SetAccess("Contact", "SMS_Opt_Out__c", salesforcefake.ReadWrite)
+	w.driver.Write(t.Context(), w.many(t, many)) // which a bulk job would do
+	if got := said(false); !strings.Contains(got, "Bulk API 2.0 cannot be used") || !strings.Contains(got, "Async API not enabled") {
+		t.Errorf("after a refusal: %s", got)
+	}
+	w.driver = w.open(t, func(c *salesforce.Config) { c.Bulk = salesforce.BulkNever })
+	if got := said(true); !strings.Contains(got, "Bulk API 2.0 is switched off") {
+		t.Errorf("switched off: %s", got)
+	}
+}
+
 func TestASessionThatEndsInTheMiddleAndLockedRowsAreSurvived(t *testing.T) {
 	w := newWorld(t)
 	var writes []crm.Write
@@ -114,7 +211,7 @@ func TestASessionThatEndsInTheMiddleAndLockedRowsAreSurvived(t *testing.T) {
 	}
 	if err := w.org.SetKnobs(func(k *salesforcefake.Knobs) {
 		k.ExpireEveryN = 2
-		k.LockIDs = map[string]int{writes[3].ID: 1}
+		k.LockIDs = map[string]int{writes[3].ID: -1, writes[4].ID: 3}
 	}); err != nil {
 		t.Fatal(err)
 	}

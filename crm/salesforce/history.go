@@ -22,6 +22,7 @@ const maxHistory = 2000
 // BoxChanges implements [crm.Historian]. It takes one query for up to 200 records and one for up to 200 users among
 // those who changed them. Where the integration user may not read users, kinds are left open.
 func (o *Org) BoxChanges(ctx context.Context, keys []crm.Key) (map[crm.Key]crm.BoxChange, error) {
+	ctx = as(ctx, reporting)
 	wanted := map[*object][]string{}
 	as := map[crm.Key]crm.Key{} // as the driver writes a key → as the caller wrote it
 	for _, k := range keys {
@@ -104,10 +105,10 @@ func (o *Org) boxChanges(ctx context.Context, obj *object, ids []string) (map[st
 }
 
 func (obj *object) boxChange(r row, parent, self string) (id string, c crm.BoxChange, err error) {
-	if id, err = r.id(parent); err != nil {
+	if id, err = idOf(r, parent); err != nil {
 		return
 	}
-	if c.At, err = r.stamp("CreatedDate"); err != nil {
+	if c.At, err = stampOf(r, "CreatedDate"); err != nil {
 		return
 	}
 	value, err := r.get("NewValue")
@@ -120,7 +121,7 @@ func (obj *object) boxChange(r row, parent, self string) (id string, c crm.BoxCh
 	if c.OptedOut, err = obj.mapping.read(row{obj.mapping.Field: value}); err != nil {
 		return
 	}
-	if c.Actor.ID, err = r.id("CreatedById"); err != nil {
+	if c.Actor.ID, err = idOf(r, "CreatedById"); err != nil {
 		return
 	}
 	if c.Actor.ID != "" && c.Actor.ID == self {
@@ -152,7 +153,7 @@ func (o *Org) knowActors(ctx context.Context, changes map[crm.Key]crm.BoxChange)
 				return err
 			}
 			for _, r := range b.rows {
-				if id, err := r.id("Id"); err == nil {
+				if id, err := idOf(r, "Id"); err == nil {
 					kinds[id] = kindOf(r)
 				}
 			}

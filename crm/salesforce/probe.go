@@ -47,8 +47,10 @@ func (d *describe) field(name string) *describeField {
 	return nil
 }
 
-// Probe implements [crm.Prober]. It writes nothing. It spends about two API calls for each object.
+// Probe implements [crm.Prober]. It writes nothing. It spends about three API calls for each object, and four
+// more.
 func (o *Org) Probe(ctx context.Context) []crm.Finding {
+	ctx = as(ctx, probing)
 	var fs []crm.Finding
 	ok := func(format string, args ...any) {
 		fs = append(fs, crm.Finding{OK: true, What: fmt.Sprintf(format, args...)})
@@ -87,11 +89,16 @@ func (o *Org) Probe(ctx context.Context) []crm.Finding {
 		o.probeObject(ctx, obj, ok, bad)
 	}
 	o.probeLeadMapping(ctx, ok, bad)
+	o.probeBulk(ctx, ok, bad)
 	if used, max := o.APIUsage(); max > 0 {
-		if used*100 >= max*budgetWarning {
+		switch {
+		case used*100 >= max*o.budget():
+			bad("find the integration that spends them in Setup, Company Information, API Requests, or buy more; boxes are written as long as Salesforce takes calls",
+				"%d of %d API calls of the last 24 hours are used: heed reads nothing from %d %% on (api_budget), so what drifts is not found", used, max, o.budget())
+		case used*100 >= max*budgetWarning:
 			bad("find the integration that spends them in Setup, Company Information, API Requests; heed waits when the allocation is used up",
 				"%d of %d API calls of the last 24 hours are used", used, max)
-		} else {
+		default:
 			ok("%d of %d API calls of the last 24 hours are used", used, max)
 		}
 	}
@@ -158,6 +165,9 @@ func (o *Org) probeObject(ctx context.Context, obj *object, ok func(string, ...a
 		}
 		return false
 	}
+	if d.field("IsPersonAccount") != nil && strings.EqualFold(obj.name, "Contact") {
+		o.probePersons(ctx, obj, ok, bad)
+	}
 	for _, p := range obj.Phones {
 		switch f := d.field(p); {
 		case f == nil:
@@ -200,7 +210,7 @@ func (o *Org) probeObject(ctx context.Context, obj *object, ok func(string, ...a
 			TotalSize int `json:"totalSize"`
 		}
 		if a.decode(&n) == nil && n.TotalSize > 0 {
-			ok("heed can see %d %s records; if there are more, View All Records is missing", n.TotalSize, obj.name)
+			ok("heed can see %d %s records; %s", n.TotalSize, obj.name, o.viewsAll(ctx, obj))
 		} else {
 			bad(grantObject, "heed can see no %s records at all", obj.name)
 		}
@@ -245,4 +255,64 @@ func (o *Org) probeBox(obj *object, f *describeField, missing func(string), edit
 	if editable(f, "opt-out field") {
 		ok("opt-out picklist %s.%s is writable; %q means opted out", obj.name, f.Name, m.Out)
 	}
+}
+
+// viewsAll says whether heed's user sees every record of an object, as far as Salesforce tells: by the permission sets that
+// the user has, the profile's among them (Object Reference, "ObjectPermissions"). Without the permission an organisation may
+// still share everything with everybody, which is not to be seen from here.
+func (o *Org) viewsAll(ctx context.Context, obj *object) string {
+	soql := "SELECT Id FROM ObjectPermissions WHERE SobjectType = " + quote(obj.name) + " AND PermissionsViewAllRecords = true AND ParentId IN " +
+		"(SELECT PermissionSetId FROM PermissionSetAssignment WHERE AssigneeId = " + quote(o.selfID()) + ") LIMIT 1"
+	seen := -1
+	for b, err := range o.query(ctx, "/query", soql, 1) {
+		if err != nil {
+			break
+		}
+		seen = len(b.rows)
+	}
+	switch seen {
+	case 0:
+		return "it has no View All Records there, so it sees what is shared with it, and boxes of other records are not set"
+	case 1:
+		return "it has View All Records"
+	}
+	return "if there are more, View All Records is missing"
+}
+
+// probePersons looks at the field of the account through which a person account's box is written.
+func (o *Org) probePersons(ctx context.Context, obj *object, ok func(string, ...any), bad func(string, string, ...any)) {
+	field := personField(obj.mapping.Field)
+	grant := fmt.Sprintf("in Setup, Permission Sets, the set of the integration user, Object Settings: tick Read, Edit and View All Records for Accounts, and Edit Access for the Contact's field %s, whose permission Account.%s shares", obj.mapping.Field, field)
+	a, err := o.call(ctx, http.MethodGet, o.data("/sobjects/Account/describe"), nil)
+	var d describe
+	if err == nil {
+		err = a.decode(&d)
+	}
+	switch f := d.field(field); {
+	case err != nil:
+		bad(grant, "the organisation has person accounts, whose boxes are written through Account, and Account cannot be described: %v", err)
+	case f == nil:
+		bad(grant, "the organisation has person accounts, and Account has no field %s that the integration user can see: their boxes cannot be written", field)
+	case !f.Updateable || !d.Updateable:
+		bad(grant, "the organisation has person accounts, and the integration user may not write Account.%s: their boxes cannot be written", f.Name)
+	default:
+		ok("the organisation has person accounts; their boxes are written as Account.%s", f.Name)
+	}
+}
+
+// probeBulk asks for the list of query jobs: it takes the same rights as making one, and makes none.
+func (o *Org) probeBulk(ctx context.Context, ok func(string, ...any), bad func(string, string, ...any)) {
+	if o.bulkMode() == BulkNever {
+		ok("Bulk API 2.0 is switched off: each 2,000 records read and each 200 boxes written cost an API call")
+		return
+	}
+	_, err := o.call(ctx, http.MethodGet, o.data("/jobs/query?jobType=V2Query"), nil)
+	if off := o.bulkOff.Load(); err == nil && off != nil && o.now().Before(off.until) {
+		err = off.err
+	}
+	if err != nil {
+		bad(bulkHint, "Bulk API 2.0 cannot be used, so each 2,000 records read and each 200 boxes written cost an API call: %v", err)
+		return
+	}
+	ok("Bulk API 2.0 answers: objects of more than %d records are read through it", bulkReadFrom)
 }

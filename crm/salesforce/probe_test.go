@@ -16,6 +16,7 @@ func TestProbeSaysWhatIsWrongAndWhatToClick(t *testing.T) {
 	for _, c := range []struct {
 		name, fields, what, hint string
 		status                   int
+		noBulk                   bool
 		edit                     func(*Config)
 	}{
 		{name: "hidden field", fields: phones, what: "no field SMS_Opt_Out__c", hint: "Read Access"},
@@ -26,6 +27,7 @@ func TestProbeSaysWhatIsWrongAndWhatToClick(t *testing.T) {
 			what: `no active value "In"`, hint: "Fields & Relationships", edit: func(c *Config) { c.Objects[0].OptOut = OptOut{Field: "C__c", Out: "Out", In: "In"} }},
 		{name: "optional field of another type", fields: phones + `,{"name":"SMS_Opt_Out__c","type":"boolean","updateable":true},{"name":"D__c","type":"date","updateable":true}`,
 			what: "date_field Contact.D__c is a date field", hint: "datetime", edit: func(c *Config) { c.Objects[0].DateField = "D__c" }},
+		{name: "no bulk jobs", fields: phones + `,{"name":"SMS_Opt_Out__c","type":"boolean","updateable":true}`, noBulk: true, what: "API_DISABLED_FOR_ORG", hint: "bulk: never"},
 		{name: "no object", status: 404, what: "does not exist", hint: "Object Manager"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -41,6 +43,9 @@ func TestProbeSaysWhatIsWrongAndWhatToClick(t *testing.T) {
 					fmt.Fprintf(w, `{"name":"Contact","queryable":true,"updateable":true,"fields":[%s]}`, c.fields)
 				case strings.Contains(r.URL.Path, "userinfo"):
 					io.WriteString(w, `{"preferred_username":"heed@acme.example"}`)
+				case strings.HasSuffix(r.URL.Path, "/jobs/query") && c.noBulk:
+					w.WriteHeader(http.StatusForbidden)
+					io.WriteString(w, `[{"errorCode":"API_DISABLED_FOR_ORG","message":"not enabled"}]`)
 				default:
 					io.WriteString(w, `{"totalSize":1,"done":true,"records":[{"Name":"Acme","IsSandbox":true}]}`)
 				}
@@ -59,6 +64,34 @@ func TestProbeSaysWhatIsWrongAndWhatToClick(t *testing.T) {
 				t.Errorf("findings %+v, want one with %q and the hint %q", bad, c.what, c.hint)
 			}
 		})
+	}
+}
+
+func TestProbeSaysWhetherEveryRecordIsToBeSeen(t *testing.T) {
+	for answer, want := range map[string]string{
+		result("", map[string]any{"Id": "110000000000001AAA"}): "it has View All Records",
+		result(""): "no View All Records there",
+		`[{"errorCode":"INVALID_TYPE","message":"sObject type 'ObjectPermissions' is not supported."}]`: "if there are more, View All Records is missing",
+	} {
+		s := play(t, queries(func(w http.ResponseWriter, r *http.Request, soql string) {
+			switch {
+			case strings.Contains(soql, "FROM ObjectPermissions"):
+				if !strings.Contains(soql, "SobjectType = 'Contact'") || !strings.Contains(soql, "AssigneeId = '"+testUser+"'") {
+					t.Errorf("asks %s", soql)
+				}
+				if answer[0] == '[' {
+					w.WriteHeader(http.StatusBadRequest)
+				}
+				io.WriteString(w, answer)
+			case strings.HasSuffix(r.URL.Path, "/describe"):
+				io.WriteString(w, `{"name":"Contact","queryable":true,"updateable":true,"fields":[]}`)
+			default:
+				io.WriteString(w, "{}")
+			}
+		}))
+		if got := fmt.Sprint(s.open(t).Probe(t.Context())); !strings.Contains(got, want) {
+			t.Errorf("%s: %s", answer, got)
+		}
 	}
 }
 

@@ -103,46 +103,118 @@ func (o *object) changesQuery(stamp time.Time, afterID string, limit int) string
 
 func (o *object) countQuery() string { return "SELECT COUNT() FROM " + o.name + where(o.live()) }
 
-// Scan implements [crm.Directory]. Converted leads are left out, since they cannot be written any more. A page's AsOf is
-// when its query was answered. Where Salesforce could not count the records, Total is 0.
+// Scan implements [crm.Directory]. Converted leads are left out, since they cannot be written any more. Objects with many
+// records are read through a bulk job (see [Config.Bulk]), the others in query pages. A page's AsOf is when its query was
+// answered, or when its job was created. Where Salesforce could not count the records, Total is 0.
 func (o *Org) Scan(ctx context.Context, after crm.Key) iter.Seq2[crm.Page, error] {
 	return func(yield func(crm.Page, error) bool) {
-		first, last := 0, ""
-		if after.Object != "" {
-			var obj *object
-			if first, obj = o.object(after.Object); obj == nil {
-				yield(crm.Page{}, &crm.Error{Class: crm.Bug, Text: fmt.Sprintf("cannot resume after object %q: it is not configured", after.Object)})
-				return
-			}
+		first, err := o.resume(after)
+		if err != nil {
+			yield(crm.Page{}, &crm.Error{Class: crm.Bug, Text: fmt.Sprintf("cannot resume in object %q", clip(after.Object, 80)), Err: err})
+			return
 		}
-		if after.ID != "" {
-			var err error
-			if last, err = id18(after.ID); err != nil {
-				yield(crm.Page{}, &crm.Error{Class: crm.Bug, Text: "cannot resume", Err: err})
-				return
-			}
-		}
-		total := o.count(ctx)
-		for _, obj := range o.objects[first:] {
-			for b, err := range o.keyset(ctx, "/query", func(limit int) string { return obj.scanQuery(last, limit) }) {
+		counts, total := o.count(ctx)
+		at := after.ID
+		for i, obj := range o.objects[first:] {
+			for page, err := range o.scanObject(ctx, obj, at, counts[first+i]) {
 				if err != nil {
 					yield(crm.Page{}, err)
 					return
 				}
-				page := crm.Page{AsOf: b.asOf, Total: total}
-				if page.Records, err = o.records(obj, b.rows, false); err != nil {
-					yield(crm.Page{}, err)
-					return
-				}
-				if n := len(page.Records); n > 0 {
-					last = page.Records[n-1].ID
-				}
-				page.Next = crm.Key{Object: obj.name, ID: last}
+				page.Total = total
 				if !yield(page, nil) {
 					return
 				}
 			}
-			last = ""
+			at = ""
+		}
+	}
+}
+
+// resume returns the place of the object in which a scan goes on, or why it cannot.
+func (o *Org) resume(after crm.Key) (first int, err error) {
+	if after.Object == "" {
+		return 0, nil
+	}
+	first, obj := o.object(after.Object)
+	if obj == nil {
+		return 0, errors.New("it is not configured")
+	}
+	m, bulk, err := parseMark(after.ID)
+	switch {
+	case err != nil || bulk && m.end:
+	case bulk && o.bulkMode() == BulkNever:
+		err = errors.New("bulk jobs are switched off")
+	case bulk && m.query != o.querySum(obj):
+		err = errors.New("the bulk job asked for other fields than are configured")
+	case !bulk && after.ID != "":
+		_, err = id18(after.ID)
+	}
+	return first, err
+}
+
+// scanObject yields the live records of one object behind a mark of either kind.
+func (o *Org) scanObject(ctx context.Context, obj *object, after string, records int) iter.Seq2[crm.Page, error] {
+	return func(yield func(crm.Page, error) bool) {
+		at, marked, _ := parseMark(after)
+		if at.end {
+			return
+		}
+		if marked || after == "" && o.bulkMode() != BulkNever && (o.bulkMode() == BulkAlways || records >= bulkReadFrom) {
+			for attempt := 0; ; attempt++ {
+				var failed error
+				yielded := false
+				for page, err := range o.bulkPages(ctx, obj, at) {
+					if err != nil {
+						failed = err
+						break
+					}
+					yielded = true
+					if !yield(page, nil) {
+						return
+					}
+				}
+				if failed == nil {
+					return
+				}
+				if isUnusable(failed) && marked && !yielded {
+					failed = &crm.Error{Class: crm.Bug, Text: "cannot resume in object " + obj.name, Err: failed}
+				} else if isUnusable(failed) && yielded && attempt == 0 {
+					// From the object's beginning: a job has no order in which another could go on.
+					o.log.Warn("salesforce: a bulk job was lost while it was read; starting another", "object", obj.name, "error", failed)
+					at, marked = mark{}, false
+					continue
+				} else if isUnusable(failed) && o.bulkMode() == BulkAuto {
+					o.log.Warn("salesforce: no bulk job for this object; reading it in query pages", "object", obj.name, "records", records, "error", failed, "hint", bulkHint)
+					o.bulkRefused(failed)
+					break
+				}
+				yield(crm.Page{}, driverError(failed))
+				return
+			}
+			after = ""
+		}
+		last := ""
+		if after != "" {
+			last, _ = id18(after) // resume has looked at it
+		}
+		for b, err := range o.keyset(ctx, "/query", func(limit int) string { return obj.scanQuery(last, limit) }) {
+			if err != nil {
+				yield(crm.Page{}, err)
+				return
+			}
+			page := crm.Page{AsOf: b.asOf}
+			if page.Records, err = o.records(obj, b.rows, false); err != nil {
+				yield(crm.Page{}, err)
+				return
+			}
+			if n := len(page.Records); n > 0 {
+				last = page.Records[n-1].ID
+			}
+			page.Next = crm.Key{Object: obj.name, ID: last}
+			if !yield(page, nil) {
+				return
+			}
 		}
 	}
 }
@@ -225,26 +297,50 @@ func (o *Org) Get(ctx context.Context, keys []crm.Key) ([]crm.Record, error) {
 	return found, nil
 }
 
-// count adds up the live records of all objects. It serves progress bars: failing, it says 0 and leaves it to the
-// queries that follow to say why.
-func (o *Org) count(ctx context.Context) int {
-	total := 0
-	for _, obj := range o.objects {
-		a, err := o.call(ctx, http.MethodGet, o.data("/query?q="+url.QueryEscape(obj.countQuery())), nil)
-		if err != nil {
-			return 0
-		}
+// count returns how many live records each object has, and all together. It serves progress bars and the choice of the
+// way to read: what it cannot find out it leaves at 0, and lets the queries that follow say why. An object that takes too
+// long to count is a large one.
+func (o *Org) count(ctx context.Context) (counts []int, total int) {
+	counts = make([]int, len(o.objects))
+	complete := true
+	for i, obj := range o.objects {
 		var n struct {
 			TotalSize *int `json:"totalSize"`
 		}
-		if a.decode(&n) != nil || n.TotalSize == nil {
-			return 0
+		a, err := o.call(ctx, http.MethodGet, o.data("/query?q="+url.QueryEscape(obj.countQuery())), nil)
+		switch code := codeOf(err); {
+		case code == "QUERY_TIMEOUT" || code == "REQUEST_RUNNING_TOO_LONG":
+			counts[i], complete = bulkReadFrom, false
+		case err != nil || a.decode(&n) != nil || n.TotalSize == nil:
+			return counts, 0
+		default:
+			counts[i] = *n.TotalSize
+			total += counts[i]
 		}
-		total += *n.TotalSize
 	}
-	return total
+	if !complete {
+		total = 0
+	}
+	return counts, total
 }
 
+func (o *Org) pageSize() int {
+	if o.config.PageSize == 0 {
+		return maxPageSize
+	}
+	return o.config.PageSize
+}
+
+// fields are the values of one record, in whatever form they came.
+type fields interface {
+	// text returns a text field, "" for null. A field that is not there is an error.
+	text(name string) (string, error)
+	bool(name string) (bool, error)
+	// modifier returns who changed the record last, "" where the integration user may not see that user.
+	modifier() string
+}
+
+// row is a record of a query's answer.
 type row map[string]json.RawMessage
 
 // batch is one answer of a query.
@@ -257,10 +353,7 @@ type batch struct {
 // ended, so no cursor has to outlive a query: an expired one, or a query that runs too long, costs a new query.
 func (o *Org) keyset(ctx context.Context, resource string, next func(limit int) string) iter.Seq2[batch, error] {
 	return func(yield func(batch, error) bool) {
-		limit := o.config.PageSize
-		if limit == 0 {
-			limit = maxPageSize
-		}
+		limit := o.pageSize()
 		before := ""
 	queries:
 		for {
@@ -357,18 +450,27 @@ func (o *Org) query(ctx context.Context, resource, soql string, limit int) iter.
 // records translates rows. One row that lacks something fails them all: a record whose opt-out cannot be read must not
 // pass for one that is not opted out.
 func (o *Org) records(obj *object, rows []row, history bool) ([]crm.Record, error) {
-	self := ""
-	if s := o.current.Load(); s != nil {
-		self = s.userID
-	}
+	self := o.selfID()
 	records := make([]crm.Record, len(rows))
 	for i, r := range rows {
 		var err error
 		if records[i], err = obj.record(r, self, history); err != nil {
-			return nil, &crm.Error{Class: crm.Park, Code: "UNREADABLE_RECORD", Text: fmt.Sprintf("a %s record cannot be read: %v", obj.name, err)}
+			return nil, unreadableRecord(obj, err)
 		}
 	}
 	return records, nil
+}
+
+func unreadableRecord(obj *object, err error) *crm.Error {
+	return &crm.Error{Class: crm.Park, Code: "UNREADABLE_RECORD", Text: fmt.Sprintf("a %s record cannot be read: %v", obj.name, err)}
+}
+
+// selfID is heed's own user, "" before the first login.
+func (o *Org) selfID() string {
+	if s := o.current.Load(); s != nil {
+		return s.userID
+	}
+	return ""
 }
 
 var null = []byte("null")
@@ -413,7 +515,15 @@ func (r row) bool(name string) (bool, error) {
 	return false, fmt.Errorf("the field %s is neither true nor false: is it a checkbox?", name)
 }
 
-func (r row) stamp(name string) (time.Time, error) {
+func (r row) modifier() string {
+	var by struct{ Name string }
+	if v, err := r.get("LastModifiedBy"); err == nil && json.Unmarshal(v, &by) == nil {
+		return by.Name
+	}
+	return ""
+}
+
+func stampOf(r fields, name string) (time.Time, error) {
 	s, err := r.text(name)
 	if err != nil {
 		return time.Time{}, err
@@ -425,8 +535,8 @@ func (r row) stamp(name string) (time.Time, error) {
 	return t, nil
 }
 
-// id returns an id field, "" for null.
-func (r row) id(name string) (string, error) {
+// idOf returns an id field, "" for null.
+func idOf(r fields, name string) (string, error) {
 	s, err := r.text(name)
 	if err != nil || s == "" {
 		return "", err
@@ -437,7 +547,7 @@ func (r row) id(name string) (string, error) {
 	return s, nil
 }
 
-func (obj *object) record(r row, self string, history bool) (crm.Record, error) {
+func (obj *object) record(r fields, self string, history bool) (crm.Record, error) {
 	var errs []error
 	keep := func(err error) {
 		if err != nil {
@@ -446,7 +556,7 @@ func (obj *object) record(r row, self string, history bool) (crm.Record, error) 
 	}
 	rec := crm.Record{Key: crm.Key{Object: obj.name}}
 	var err error
-	rec.ID, err = r.id("Id")
+	rec.ID, err = idOf(r, "Id")
 	if err == nil && rec.ID == "" {
 		err = errors.New("it has no id")
 	}
@@ -460,27 +570,24 @@ func (obj *object) record(r row, self string, history bool) (crm.Record, error) 
 	}
 	rec.OptedOut, err = obj.mapping.read(r)
 	keep(err)
-	rec.Stamp, err = r.stamp("SystemModstamp")
+	rec.Stamp, err = stampOf(r, "SystemModstamp")
 	keep(err)
-	rec.ModifiedAt, err = r.stamp("LastModifiedDate")
+	rec.ModifiedAt, err = stampOf(r, "LastModifiedDate")
 	keep(err)
-	rec.CreatedAt, err = r.stamp("CreatedDate")
+	rec.CreatedAt, err = stampOf(r, "CreatedDate")
 	keep(err)
-	by, err := r.id("LastModifiedById")
+	by, err := idOf(r, "LastModifiedById")
 	keep(err)
 	rec.ModifiedBy.ID = by
 	if by != "" && by == self {
 		rec.ModifiedBy.Kind = crm.Self
 	}
-	var modifier struct{ Name string }
-	if v, err := r.get("LastModifiedBy"); err == nil && json.Unmarshal(v, &modifier) == nil && modifier.Name != "" {
-		rec.ModifiedBy.Name = modifier.Name // null where the integration user may not see that user
-	}
+	rec.ModifiedBy.Name = r.modifier()
 	if history {
 		rec.Deleted, err = r.bool("IsDeleted")
 		keep(err)
 		if obj.merges() {
-			rec.MergedInto, err = r.id("MasterRecordId")
+			rec.MergedInto, err = idOf(r, "MasterRecordId")
 			keep(err)
 		}
 	}
@@ -488,7 +595,7 @@ func (obj *object) record(r row, self string, history bool) (crm.Record, error) 
 		converted, err := r.bool("IsConverted")
 		keep(err)
 		if converted {
-			id, err := r.id("ConvertedContactId")
+			id, err := idOf(r, "ConvertedContactId")
 			keep(err)
 			rec.Converted = &crm.Key{Object: "Contact", ID: id}
 		}
@@ -497,7 +604,7 @@ func (obj *object) record(r row, self string, history bool) (crm.Record, error) 
 }
 
 // read returns whether the field says "opted out".
-func (m OptOut) read(r row) (bool, error) {
+func (m OptOut) read(r fields) (bool, error) {
 	if m.picklist() {
 		s, err := r.text(m.Field)
 		return strings.EqualFold(strings.TrimSpace(s), strings.TrimSpace(m.Out)), err

@@ -1,10 +1,13 @@
 // Package salesforce is heed's driver for Salesforce: it reads people with their phones and their opt-out field, finds
-// what changed, and sets the field in batches, over the REST API.
+// what changed, and sets the field in batches, over the REST API and Bulk API 2.0.
 //
 // It translates and nothing else. What to write, when to try again and what to tell people is decided by its callers;
 // which field means "opted out" is configured in [Config]. It creates no records, deletes none and writes no field that
-// the configuration does not name. Marketing Cloud, person-account shadow contacts and the consent data model are out
-// of its scope.
+// the configuration does not name. Contacts of person accounts are written through their accounts. Marketing Cloud and the
+// consent data model are out of its scope.
+//
+// Large reads and writes go through Bulk API 2.0, where Salesforce has it (bulk.go), and as the organisation's API calls of
+// the day run out, opt-outs are written after everything else has given up (budget.go).
 //
 // The session comes from github.com/k-capehart/go-salesforce/v2, and every call goes through its DoRequest. That
 // library sends everything through [http.DefaultClient], without context, timeout or access to the status of a failed
@@ -46,10 +49,12 @@ type Org struct {
 	orgID     atomic.Pointer[string]  // of the first login; another org behind the same domain is refused
 
 	writing chan struct{} // bounds concurrent writes: parallel writers lock each other out of an account's rows
-	usage   atomic.Pointer[apiUsage]
-}
+	limits  limits
+	bulkOff atomic.Pointer[bulkRefusal] // the latest refusal of Bulk API 2.0
 
-type apiUsage struct{ used, max int }
+	persons    atomic.Bool  // there are person accounts
+	personless atomic.Int64 // there are none, as far as is known until this time, Unix nanoseconds
+}
 
 const maxWriters = 2
 
@@ -79,15 +84,6 @@ func New(c Config, logger *slog.Logger) (*Org, error) {
 		o.objects = append(o.objects, newObject(oc))
 	}
 	return o, nil
-}
-
-// APIUsage returns how many API calls the organisation has used of its allocation for 24 hours, all clients together,
-// as the latest answer said; 0, 0 before the first answer.
-func (o *Org) APIUsage() (used, max int) {
-	if u := o.usage.Load(); u != nil {
-		return u.used, u.max
-	}
-	return 0, 0
 }
 
 func (o *Org) object(name string) (int, *object) {

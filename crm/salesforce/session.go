@@ -216,18 +216,25 @@ func (t *transport) send(req *http.Request) (*http.Response, error) {
 }
 
 // idempotent reports whether a repeated request leaves the same state: reading, setting fields of records by their id,
-// and asking for a token.
+// asking for a token, ending and deleting bulk jobs. A bulk job that is created twice is one that nobody fills or reads,
+// and Salesforce deletes it.
 func idempotent(req *http.Request) bool {
 	switch req.Method {
 	case http.MethodGet, http.MethodHead:
 		return true
 	case http.MethodPatch:
-		ok, _ := path.Match("/services/data/v*/composite/sobjects", req.URL.Path)
-		return ok
+		return match(req, "composite/sobjects") || match(req, "jobs/query/*") || match(req, "jobs/ingest/*")
 	case http.MethodPost:
-		return req.URL.Path == tokenPath
+		return req.URL.Path == tokenPath || match(req, "jobs/query") || match(req, "jobs/ingest")
+	case http.MethodDelete:
+		return match(req, "jobs/query/*") || match(req, "jobs/ingest/*")
 	}
 	return false
+}
+
+func match(req *http.Request, resource string) bool {
+	ok, _ := path.Match("/services/data/v*/"+resource, req.URL.Path)
+	return ok
 }
 
 func worthRetrying(ctx context.Context, resp *http.Response, err error) (bool, error) {

@@ -59,8 +59,8 @@ func id18(id string) (string, error) {
 }
 
 // stampLayout is how Salesforce writes date-times in JSON: milliseconds, and a zone without a colon, which RFC 3339
-// does not allow.
-const stampLayout = "2006-01-02T15:04:05.000-0700"
+// does not allow. In the CSV of a bulk job the zone is a Z.
+const stampLayout = "2006-01-02T15:04:05.000Z0700"
 
 func parseStamp(s string) (time.Time, error) {
 	t, err := time.Parse(stampLayout, s)

@@ -20,6 +20,7 @@ const (
 	maxRows       = 200 // records in one call (REST API Developer Guide, "Update Multiple Records with Fewer Round-Trips")
 	maxRuns       = 10  // runs of records of one type in one call, same page
 	maxHalvings   = 24  // calls spent on finding the record that makes an organisation's trigger fail
+	lockAttempts  = 3   // calls for records that others hold, after the first one
 	maxTextLen    = 255 // the longest Text field
 	extrasPause   = 10 * time.Minute
 	maxRefusalLen = 300
@@ -39,11 +40,26 @@ type job struct {
 	extras bool              // send the optional fields too
 	notes  map[string]string // for Annotate: the fields to set instead of the box
 	err    *crm.Error
+
+	account string // of the person account through which the record is written, "" for most
 }
 
+func (j *job) locked() bool {
+	return j.err != nil && j.err.Class == crm.RetryNow && lockCodes[j.err.Code]
+}
+
+// lockCodes are by what a record is refused that somebody else is writing. A trigger passes the refusal on in its own.
+var lockCodes = map[string]bool{"UNABLE_TO_LOCK_ROW": true, "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY": true, "CANNOT_EXECUTE_FLOW_TRIGGER": true}
+
+// unticks reports whether the job can wait for others: it opts nobody out.
+func (j *job) unticks() bool { return j.notes != nil || !j.write.OptedOut }
+
 // Write implements [crm.Directory]. Of several writes to one record only the last is sent, and all get its result.
-// It sends nothing but the configured fields, at most 200 records a call.
+// It sends nothing but the configured fields, at most 200 records a call; boxes to be ticked in an object go through an
+// ingest job if they are more than 2,000 (see [Config.Bulk]), which takes a minute or several. Records that others are
+// writing are tried a few times more. Boxes to be unticked come last.
 func (o *Org) Write(ctx context.Context, writes []crm.Write) []crm.Result {
+	ctx = as(ctx, writing)
 	results := make([]crm.Result, len(writes))
 	jobOf := make([]*job, len(writes))
 	byKey := map[crm.Key]*job{}
@@ -78,6 +94,7 @@ func (o *Org) Write(ctx context.Context, writes []crm.Write) []crm.Result {
 // Annotate implements [crm.Annotator]: text fields of any object, cut to 255 characters, up to 200 records a call.
 // Several notes for one field of one record leave the last.
 func (o *Org) Annotate(ctx context.Context, notes []crm.Note) []crm.Result {
+	ctx = as(ctx, reporting)
 	results := make([]crm.Result, len(notes))
 	jobOf := make([]*job, len(notes))
 	byKey := map[crm.Key]*job{}
@@ -117,11 +134,25 @@ var fieldName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,79}$`)
 func (o *Org) send(ctx context.Context, jobs []*job) {
 	// Equal types side by side, for Salesforce takes few changes of type in a call, and ids in order, so that calls
 	// that meet on the same rows lock them in the same order.
-	slices.SortStableFunc(jobs, func(a, b *job) int {
-		return cmp.Or(strings.Compare(a.obj.name, b.obj.name), strings.Compare(a.key.ID, b.key.ID))
-	})
+	order := func(a, b *job) int {
+		last := cmp.Compare(boolInt(a.unticks()), boolInt(b.unticks()))
+		return cmp.Or(last, strings.Compare(a.obj.name, b.obj.name), strings.Compare(a.key.ID, b.key.ID))
+	}
+	slices.SortStableFunc(jobs, order)
+	var few []*job
+	for start := 0; start < len(jobs); {
+		end := start
+		for end < len(jobs) && jobs[end].obj == jobs[start].obj && jobs[end].unticks() == jobs[start].unticks() {
+			end++
+		}
+		part := jobs[start:end]
+		if start = end; len(part) > bulkWriteFrom && !part[0].unticks() {
+			part = o.ingest(ctx, part[0].obj, part)
+		}
+		few = append(few, part...)
+	}
 	var sent sync.WaitGroup
-	for _, chunk := range chunks(jobs) {
+	for _, chunk := range chunks(few) {
 		select {
 		case o.writing <- struct{}{}:
 			sent.Go(func() {
@@ -133,6 +164,13 @@ func (o *Org) send(ctx context.Context, jobs []*job) {
 		}
 	}
 	sent.Wait()
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // chunks cuts sorted jobs into calls.
@@ -160,16 +198,45 @@ func fail(jobs []*job, err *crm.Error) {
 	}
 }
 
-// writeChunk writes jobs of one call and sets their errors. It makes more calls in two cases: records that failed for
-// an optional field are written once more without, and a chunk that failed altogether because of the organisation's
-// automation, which runs for all of a chunk's records in one transaction, is halved.
+// writeChunk writes jobs of one call and sets their errors. It makes more calls in four cases: records that failed for
+// an optional field are written once more without; those that somebody else holds are tried again a few times; contacts of
+// person accounts are written through those; and a chunk that failed altogether because of the organisation's automation,
+// which runs for all of a chunk's records in one transaction, is halved.
 func (o *Org) writeChunk(ctx context.Context, jobs []*job) {
 	queue := [][]*job{jobs}
+	if o.persons.Load() {
+		var contacts []*job
+		for _, j := range jobs {
+			if j.err = nil; strings.EqualFold(j.obj.name, "Contact") {
+				contacts = append(contacts, j)
+			}
+		}
+		o.findPersons(ctx, contacts)
+		queue = nil
+		for _, person := range []bool{false, true} {
+			part := slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool { return j.err != nil || (j.account != "") != person })
+			if len(part) > 0 {
+				queue = append(queue, part)
+			}
+		}
+	}
 	for calls := 0; len(queue) > 0; {
 		part := queue[0]
 		queue = queue[1:]
 		o.patch(ctx, part)
 		calls++
+		var refused []*job
+		for _, j := range part {
+			if j.maybePerson() {
+				refused = append(refused, j)
+			}
+		}
+		if len(refused) > 0 {
+			if persons := o.findPersons(ctx, refused); len(persons) > 0 {
+				o.patch(ctx, persons)
+				calls++
+			}
+		}
 		var bare []*job
 		blamed := map[*job]*crm.Error{}
 		for _, j := range part {
@@ -187,10 +254,29 @@ func (o *Org) writeChunk(ctx context.Context, jobs []*job) {
 				o.rememberRefusal(j.obj, blamed[j])
 			}
 		}
+		o.patchLocked(ctx, part)
 		if calls+len(queue)+2 <= maxHalvings && ctx.Err() == nil && failedTogether(part) {
 			half := len(part) / 2
 			queue = append(queue, part[:half], part[half:])
 		}
+	}
+}
+
+// patchLocked tries records again that somebody else held, for a lock is mostly over within a second. Those that stay locked
+// are left to the caller.
+func (o *Org) patchLocked(ctx context.Context, jobs []*job) {
+	shortest, longest := retryWaits()
+	for attempt := range lockAttempts {
+		var locked []*job
+		for _, j := range jobs {
+			if j.locked() {
+				locked = append(locked, j)
+			}
+		}
+		if len(locked) == 0 || sleep(ctx, min(longest, shortest<<attempt)) != nil {
+			return
+		}
+		o.patch(ctx, locked)
 	}
 }
 
@@ -255,7 +341,8 @@ type rowResult struct {
 func assign(jobs []*job, rows []rowResult, status int) {
 	byID := make(map[string]*job, len(jobs))
 	for _, j := range jobs {
-		byID[j.key.ID] = j
+		_, id, _ := j.target()
+		byID[id] = j
 	}
 	done := make(map[*job]bool, len(jobs))
 	for i, r := range rows {
@@ -288,27 +375,24 @@ func assign(jobs []*job, rows []rowResult, status int) {
 
 // fields is the record as it is sent: the box, and the optional fields.
 func (j *job) fields() map[string]any {
+	object, id, name := j.target()
+	m := map[string]any{"attributes": map[string]string{"type": object}, "id": id}
 	if j.notes != nil {
-		m := map[string]any{"attributes": map[string]string{"type": j.obj.name}, "id": j.key.ID}
 		for field, text := range j.notes {
-			m[field] = text
+			m[name(field)] = text
 		}
 		return m
 	}
-	m := map[string]any{
-		"attributes":        map[string]string{"type": j.obj.name},
-		"id":                j.key.ID,
-		j.obj.mapping.Field: j.obj.mapping.write(j.write.OptedOut),
-	}
+	m[name(j.obj.mapping.Field)] = j.obj.mapping.write(j.write.OptedOut)
 	if j.extras {
 		if f := j.obj.DateField; f != "" && !j.write.At.IsZero() {
-			m[f] = j.write.At.UTC().Format("2006-01-02T15:04:05.000Z")
+			m[name(f)] = j.write.At.UTC().Format("2006-01-02T15:04:05.000Z")
 		}
 		if f := j.obj.SourceField; f != "" && j.write.Source != "" {
-			m[f] = cut(j.write.Source)
+			m[name(f)] = cut(j.write.Source)
 		}
 		if f := j.obj.TextField; f != "" {
-			m[f] = cut(j.write.Text) // also when empty: the text of an earlier change would mislead
+			m[name(f)] = cut(j.write.Text) // also when empty: the text of an earlier change would mislead
 		}
 	}
 	return m
@@ -351,7 +435,8 @@ func (j *job) blamesExtras() bool {
 	if j.err == nil || !fieldFaults[j.err.Code] || len(j.obj.extras()) == 0 {
 		return false
 	}
-	box := strings.ToLower(j.obj.mapping.Field)
+	_, _, name := j.target()
+	box := strings.ToLower(name(j.obj.mapping.Field))
 	for _, f := range j.err.Fields {
 		if strings.ToLower(f) == box {
 			return false

@@ -121,6 +121,20 @@ func parseNANP(s, region string) (Number, bool) {
 	return Number{d}, true
 }
 
+// Spaced returns the number as people read it, in the international form of its country: "+1 415-555-0142". Parse reads
+// it back. It is "" for the zero Number.
+func (n Number) Spaced() string {
+	p, err := phonenumbers.Parse(n.String(), "")
+	if err != nil {
+		return n.String()
+	}
+	s := phonenumbers.Format(p, phonenumbers.INTERNATIONAL)
+	if back, err := Parse(s, ""); err != nil || back != n { // one that the metadata would write as another
+		return n.String()
+	}
+	return s
+}
+
 // FromUint64 is the inverse of [Number.Uint64]. It returns the zero Number for a value that is no number.
 func FromUint64(v uint64) Number {
 	if v < 1_000_000 || v > 999_999_999_999_999 {

@@ -230,3 +230,20 @@ func ExampleParse() {
 	// +12065550142 +1••••••0142 <nil>
 	// not a telephone number: a number of the North American plan needs its area code
 }
+
+func TestSpacedIsForPeopleAndReadsBackTheSame(t *testing.T) {
+	for in, want := range map[string]string{"+14155550142": "+1 415-555-0142", "+442079460958": "+44 20 7946 0958", "+4915123456789": "+49 1512 3456789", "+9991234567": "+9991234567"} {
+		if got := MustParse(in).Spaced(); got != want {
+			t.Errorf("%s is shown as %q, want %q", in, got, want)
+		}
+	}
+	if got := (Number{}).Spaced(); got != "" {
+		t.Errorf("no number is shown as %q", got)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		n := FromUint64(rapid.Uint64Range(1_000_000, 999_999_999_999_999).Draw(t, "digits"))
+		if back, err := ParseE164(strings.NewReplacer(" ", "", "-", "").Replace(n.Spaced())); err != nil || back != n {
+			t.Fatalf("%s is shown as %q", n, n.Spaced())
+		}
+	})
+}

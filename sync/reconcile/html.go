@@ -157,8 +157,9 @@ func HTML(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 	return b.Flush()
 }
 
-// CSV writes a pass's corrections, one a line, and then what it lists of the differences that are left alone, for a spreadsheet: RFC 4180, UTF-8, with a header. Numbers are masked. A
-// cell that a spreadsheet would read as a formula has an apostrophe before it.
+// CSV writes a pass's corrections, one a line, and then what it lists of the differences that are left alone, for a
+// spreadsheet: RFC 4180, UTF-8, with a header. Numbers are masked. A cell that a spreadsheet would read as a formula has an
+// apostrophe before it.
 func CSV(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, error]) error {
 	c := csv.NewWriter(w)
 	_ = c.Write([]string{"pass", "seq", "cause", "action", "result", "number", "crm", "object", "record", "account", "detail", "by", "by_at", "result_at", "text"})

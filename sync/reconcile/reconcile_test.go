@@ -632,6 +632,63 @@ func TestAReadThatBeganBeforeHeedsOwnWriteIsNoDifference(t *testing.T) {
 	w.settled(reconcile.Nightly)
 }
 
+// moment is a Directory whose full reads show one moment, however often they are interrupted, as a CRM's export job does.
+type moment struct {
+	*crmtest.CRM
+	pages *[]crm.Page
+	taken func(page int)
+}
+
+func (s moment) Scan(ctx context.Context, after crm.Key) iter.Seq2[crm.Page, error] {
+	return func(yield func(crm.Page, error) bool) {
+		if after == (crm.Key{}) {
+			*s.pages = nil
+			for page, err := range s.CRM.Scan(ctx, after) {
+				if err != nil {
+					yield(page, err)
+					return
+				}
+				page.Next = crm.Key{Object: "job", ID: fmt.Sprint(len(*s.pages) + 1)}
+				*s.pages = append(*s.pages, page)
+			}
+		}
+		for i := range *s.pages {
+			if i > 0 && (after == crm.Key{}) {
+				s.taken(i)
+			}
+			if (after == crm.Key{}) || after.ID <= fmt.Sprint(i) {
+				if !yield((*s.pages)[i], nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func TestAReadThatIsGoneOnWithIsAsOldAsItsBeginning(t *testing.T) {
+	w := newWorld(t)
+	w.crm.PageSize = 1
+	a, b := w.crm.Person("Contact", ada, false), w.crm.Person("Contact", bob, false)
+	w.run(reconcile.Incremental)
+	ctx, interrupt := context.WithCancel(t.Context())
+	w.runner.CRMs[0].Directory = moment{w.crm, new([]crm.Page), func(int) { interrupt() }}
+	w.clock.pass(time.Minute)
+	if _, err := w.runner.Run(ctx, reconcile.Options{Kind: reconcile.Nightly}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("the pass was not interrupted: %v", err)
+	}
+	w.text(bob, "STOP")
+	if err := w.runner.Boxes.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.box(b, true)
+	if r := w.run(reconcile.Nightly); len(r.Corrections) != 0 { // what is left of the snapshot shows the box before
+		t.Fatalf("%+v", r.Corrections)
+	}
+	w.box(a, false)
+	w.box(b, true)
+	w.settled(reconcile.Nightly)
+}
+
 func TestAPassThatEndedIsNotGoneOnWith(t *testing.T) {
 	w := newWorld(t)
 	first := w.run(reconcile.Nightly).Pass

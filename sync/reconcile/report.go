@@ -394,7 +394,7 @@ func causesOf(p ledger.Pass) []Cause {
 // plain makes other people's text fit a line of a terminal.
 func plain(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return ' '
 		}
 		return r

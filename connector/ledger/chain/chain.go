@@ -15,8 +15,8 @@
 //
 // Take the largest number of the form 2^i-1 that fits away from n, and again from what is left, until nothing is. The
 // last one taken is how far back skip(n) lies: skip(1)=0, skip(2)=1, skip(3)=0, skip(4)=3, skip(5)=4, skip(6)=3, skip(7)=0.
-// From any record, any earlier one is reached over at most three times log2 of the records between
-// them, by always taking the skip unless it leads too far. (E. W. Myers, "An applicative random-access stack", 1983.)
+// From record n, any earlier one is reached over at most three links for each binary digit of n, and over fewer where it is
+// near, by always taking the skip unless it leads too far. (E. W. Myers, "An applicative random-access stack", 1983.)
 // Who appends keeps one hash per number taken: see [Tip].
 package chain
 

@@ -72,6 +72,7 @@ func Run(t *testing.T, open func(t testing.TB, o Options) Opened) {
 		{"the mirror is walked in order, from any key", mirrorBetween},
 		{"checkpoints are kept by name", cursors},
 		{"the counts add up", stats},
+		{"work that is put off until later has not waited before", oldestOwed},
 		{"a cancelled caller stops waiting, and the event is there whole or not at all", cancelled},
 		{"after Close every call says that the ledger is unavailable", closed},
 		{"any run of events amounts to what the fold says, over restarts", model},
@@ -1302,6 +1303,33 @@ func stats(t *testing.T, s *suite) {
 		equal(t, "hash of the newest event", all[0].Hash, st.HeadHash)
 		l = s.o.Reopen(t)
 	}
+}
+
+// oldestOwed: an alarm hangs on how long the oldest work has waited. What is to be sent on Friday does not wait on Monday.
+func oldestOwed(t *testing.T, s *suite) {
+	l := s.start(t, consent.Policy{})
+	now := s.clock.Now()
+	later := message("later", number(1), now)
+	later.Deferred, later.SendAt = true, now.Add(48*time.Hour)
+	get2(l.Open(t.Context(), later, allow))(t)
+	waitsSince := func(what string, want time.Time) {
+		t.Helper()
+		if got := get(l.Stats(t.Context()))(t).OldestOwed; !got.Equal(want) {
+			t.Fatalf("%s: the oldest work waits since %v, want %v", what, got, want)
+		}
+	}
+	waitsSince("put off", time.Time{})
+	queued := message("queued", number(2), s.clock.advance(time.Hour))
+	queued.Deferred = true
+	get2(l.Open(t.Context(), queued, allow))(t)
+	waitsSince("another that is not put off", now.Add(time.Hour))
+	l = s.o.Reopen(t)
+	sent := outcome("o", queued, ledger.StatusSent, "SM1", s.clock.Now())
+	sent.Outcome.Of = 2 // the event with which it was asked for
+	add(t, l, sent)
+	waitsSince("that one is sent", time.Time{})
+	s.clock.advance(50 * time.Hour)
+	waitsSince("its time has come", now.Add(48*time.Hour))
 }
 
 func cancelled(t *testing.T, s *suite) {

@@ -195,7 +195,7 @@ func (d *dueList) under(keys []string) []ledger.Owed {
 	return out
 }
 
-func (d *dueList) stats(s *ledger.Stats) {
+func (d *dueList) stats(s *ledger.Stats, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, it := range d.items {
@@ -203,10 +203,15 @@ func (d *dueList) stats(s *ledger.Stats) {
 		if it.owed.Kind == ledger.OweHold {
 			continue // waits for a person, with a deadline of its own
 		}
-		if it.owed.Parked != nil {
+		since := it.owed.Since
+		if it.owed.After.After(since) {
+			since = it.owed.After // what was asked for later has not waited before
+		}
+		switch {
+		case it.owed.Parked != nil:
 			s.Parked++
-		} else if s.OldestOwed.IsZero() || it.owed.Since.Before(s.OldestOwed) {
-			s.OldestOwed = it.owed.Since
+		case !since.After(now) && (s.OldestOwed.IsZero() || since.Before(s.OldestOwed)):
+			s.OldestOwed = since
 		}
 	}
 }

@@ -523,7 +523,7 @@ func (l *Ledger) Stats(ctx context.Context) (ledger.Stats, error) {
 	l.progress.Unlock()
 	s.Head, s.HeadHash = l.j.Head()
 	s.Bytes, _ = l.j.Size()
-	l.due.stats(&s)
+	l.due.stats(&s, l.now())
 	if p := l.degraded.Load(); p != nil {
 		s.Degraded = *p
 	}

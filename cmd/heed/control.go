@@ -84,7 +84,7 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 				all = h.ledger.Corrections(ctx, res.Pass.ID)
 			}
 			if ask.NoPII {
-				all = maskCorrections(all)
+				res.Pass, all = maskStanding(res.Pass), maskCorrections(all)
 			}
 			var b strings.Builder
 			err = h.render(&b, res.Pass, all, ask.Format)
@@ -116,7 +116,7 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 				if err != nil {
 					return nil, err
 				}
-				if out = append(out, p); len(out) == 1000 {
+				if out = append(out, brief(p)); len(out) == 1000 {
 					break
 				}
 			}
@@ -131,7 +131,7 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 			}
 			all := h.ledger.Corrections(r.Context(), p.ID)
 			if r.URL.Query().Has("no_pii") {
-				all = maskCorrections(all)
+				p, all = maskStanding(p), maskCorrections(all)
 			}
 			var b strings.Builder
 			err = h.render(&b, p, all, r.URL.Query().Get("format"))

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -328,4 +329,31 @@ func maskCorrections(all iter.Seq2[ledger.Correction, error]) iter.Seq2[ledger.C
 			}
 		}
 	}
+}
+
+// maskStanding is maskCorrections for what a report leaves alone.
+func maskStanding(p ledger.Pass) ledger.Pass {
+	p.Standing = slices.Clone(p.Standing)
+	for i := range p.Standing {
+		listed := slices.Clone(p.Standing[i].Listed)
+		for j := range listed {
+			listed[j].By, listed[j].Text = maskName(listed[j].By), maskText(listed[j].Text)
+		}
+		p.Standing[i].Listed = listed
+	}
+	return p
+}
+
+// brief is a pass as it stands in a list: whom it names is in the report itself.
+func brief(p ledger.Pass) ledger.Pass {
+	p.Standing = slices.Clone(p.Standing)
+	for i := range p.Standing {
+		p.Standing[i].Listed = nil
+	}
+	if p.Figures != nil {
+		f := *p.Figures
+		f.InFlightMore, f.InFlight = f.InFlightMore+len(f.InFlight), nil
+		p.Figures = &f
+	}
+	return p
 }

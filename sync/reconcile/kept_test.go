@@ -2,10 +2,8 @@ package reconcile
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/heed-sms/heed/connector/ledger"
@@ -76,18 +74,5 @@ func TestAReportOfAnOldLedgerIsStillReadable(t *testing.T) {
 				t.Errorf("%d reports", n)
 			}
 		})
-	}
-}
-
-// The README's table is the causes'.
-func TestTheCausesAreInTheREADME(t *testing.T) {
-	b, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range Causes {
-		if row := fmt.Sprintf("| `%s` | %s | %s | %s |\n", c.Name, c.Means, c.Example, c.Did); !strings.Contains(string(b), row) {
-			t.Errorf("missing:\n%s", row)
-		}
 	}
 }

@@ -43,7 +43,7 @@ func writeXLSX(w io.Writer, rows iter.Seq2[Row, error]) (err error) {
 	line := make([]any, len(Columns))
 	put := func(cells []string) error {
 		for i, c := range cells {
-			line[i] = printable(c)
+			line[i] = Cell(printable(Text(c))) // guarded as what it becomes, so that it reads back as that
 		}
 		next++
 		return sheet.SetRow("A"+strconv.Itoa(next-1), line)

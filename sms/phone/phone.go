@@ -61,8 +61,11 @@ func MustParse(s string) Number {
 // In the regions of the North American Numbering Plan a number without area code is refused: the metadata knows
 // seven-digit service numbers in Canada, and completing a US contact's "310-5153" to one of them would be a guess.
 func Parse(s, region string) (Number, error) {
-	if n, ok := parseNANP(s, region); ok {
+	if n, ok := parseNANP(withoutExtension(s), region); ok {
 		return n, nil
+	}
+	if tooFewDigits(s, region) {
+		return Number{}, fmt.Errorf("%w: too few digits", ErrInvalid)
 	}
 	if n, err := ParseE164(s); err == nil && s[1] != '1' {
 		return n, nil
@@ -133,6 +136,47 @@ func (n Number) Spaced() string {
 		return n.String()
 	}
 	return s
+}
+
+// withoutExtension cuts off what nearly every extension looks like: "x22", "ext 22", "ext. 22". Other forms, and strings in
+// which it may be something else, are left to the metadata library.
+func withoutExtension(s string) string {
+	end := len(s)
+	for end > 0 && s[end-1] >= '0' && s[end-1] <= '9' {
+		end--
+	}
+	if digits := len(s) - end; digits == 0 || digits > 5 {
+		return s
+	}
+	head := strings.TrimSuffix(s[:end], " ")
+	cut := false
+	for _, mark := range []string{"ext.", "ext", "x"} {
+		if head, cut = strings.CutSuffix(head, mark); cut {
+			break
+		}
+	}
+	if !cut {
+		return s
+	}
+	return strings.TrimRight(head, " ")
+}
+
+// tooFewDigits reports that a string cannot hold a number, without the metadata: what stands in a phone field by
+// mistake is words or a stump, mostly. Other scripts have digits of their own, and letters can stand for digits, so both are left to
+// the library.
+func tooFewDigits(s, region string) bool {
+	digits, letters := 0, false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c >= 0x80:
+			return false
+		case c >= '0' && c <= '9':
+			digits++
+		case c|0x20 >= 'a' && c|0x20 <= 'z':
+			letters = true
+		}
+	}
+	return digits < 2 || digits < minDigits && !letters && (region == "US" || region == "CA")
 }
 
 // FromUint64 is the inverse of [Number.Uint64]. It returns the zero Number for a value that is no number.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -275,7 +276,7 @@ func (b *Boxes) write(ctx context.Context, c CRM, writes map[crm.Key]crm.Write, 
 			if errors.As(r.Err, &ce) {
 				after = ce.RetryAfter
 				if ce.Text != "" {
-					res.Text = ce.Text
+					res.Text = strings.TrimPrefix(ce.Code+": "+ce.Text, ": ") // the code is what the documentation lists
 				}
 			}
 			switch class {

@@ -121,7 +121,11 @@ func printExplanation(w io.Writer, x explanation) error {
 		fmt.Fprintf(w, "Since     %s, event %d\n", x.Since.Format(time.RFC3339), x.Event)
 	}
 	if x.Word != "" {
-		fmt.Fprintf(w, "Word of   %s %q\n", x.Word, x.Keyword)
+		said := ""
+		if x.Keyword != "" {
+			said = fmt.Sprintf(", %q", x.Keyword)
+		}
+		fmt.Fprintf(w, "Word of   the %s%s\n", x.Word, said)
 	}
 	fmt.Fprintf(w, "Changes   %s\n", x.Lifts)
 	for _, r := range x.Records {

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/heed-sms/heed/crm"
 )
 
@@ -520,4 +522,26 @@ func TestACancelledScanSaysSo(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	}
+}
+
+func TestAStampIsReadAsTheLayoutsReadIt(t *testing.T) {
+	same := func(t rapid.TB, s string) {
+		t.Helper()
+		want, err := time.Parse(stampLayout, s)
+		if err != nil {
+			want, err = time.Parse(time.RFC3339, s)
+		}
+		got, gotErr := parseStamp(s)
+		if (gotErr == nil) != (err == nil) || err == nil && (!got.Equal(want) || got.Location() != time.UTC) {
+			t.Fatalf("%q is read as %v, %v; the layouts say %v, %v", s, got, gotErr, want, err)
+		}
+	}
+	for _, s := range []string{"2024-02-29T23:59:59.999Z", "2023-02-29T00:00:00.000Z", "2024-13-01T00:00:00.000Z", "2024-00-10T00:00:00.000+0000", "2024-01-31T24:00:00.000Z",
+		"2024-01-31T23:60:00.000Z", "2024-01-31T12:00:60.000Z", "2024-01-31T12:00:00.000+0100", "2024-01-31T12:00:00Z", "2024-01-31 12:00:00.000Z", "", "2024-01-31T12:00:00.000",
+		"0000-01-01T00:00:00.000Z", "2024-01-31T12:00:00.0000Z", "２024-01-31T12:00:00.000Z", "2024-01-3aT12:00:00.000Z"} {
+		same(t, s)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		same(t, rapid.StringMatching(`[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\.[0-9]{3}(Z|\+0000|\+0130|)`).Draw(t, "stamp"))
+	})
 }

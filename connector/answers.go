@@ -173,6 +173,22 @@ func (c *Consents) Set(ctx context.Context, n phone.Number, state consent.State,
 	return c.append(ctx, n, change, who, why, "")
 }
 
+// Undo takes an opt-out back that was made by hand or in the CRM, so that what was before it counts again. It is no consent: a
+// number of which nothing else is known is unknown afterwards. A number that is not opted out stays as it is.
+func (c *Consents) Undo(ctx context.Context, n phone.Number, source consent.Source, who, why string) error {
+	known, err := c.Ledger.Number(ctx, n)
+	if err != nil {
+		return err
+	}
+	if err := undoable(known, source); err != nil {
+		return err
+	}
+	if known.Facts.State() != consent.OptedOut {
+		return nil
+	}
+	return c.append(ctx, n, consent.Change{Action: consent.Undo, Source: source, At: c.Now().UTC()}, who, why, "")
+}
+
 // undoable says whether source may undo a number's opt-out, or record its consent: nil, ErrSticky or ErrHeld.
 func undoable(known ledger.Number, source consent.Source) error {
 	switch {

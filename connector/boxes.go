@@ -394,13 +394,13 @@ func changedAt(n ledger.Number) time.Time {
 	case consent.Pending:
 		return f.AskedAt
 	}
-	return slices.MaxFunc([]time.Time{f.StartAt, f.InAt}, time.Time.Compare)
+	return slices.MaxFunc([]time.Time{f.StartAt, f.InAt, f.UndoneAt}, time.Time.Compare)
 }
 
 // sourceWord says in one word what the opt-out rests on, for a source field in the CRM.
 func sourceWord(n ledger.Number) string {
 	switch {
-	case n.Facts.State() != consent.OptedOut && n.Facts.StartAt.After(n.Facts.InAt):
+	case n.Facts.State() != consent.OptedOut && n.Facts.StartAt.After(n.Facts.InAt) && n.Facts.StartAt.After(n.Facts.UndoneAt):
 		return "sms_reply"
 	case n.Facts.State() != consent.OptedOut:
 		return "by_hand"

@@ -142,7 +142,7 @@ type BulkDone struct {
 func (b *Bulk) Apply(ctx context.Context, numbers []phone.Number, undo bool, by By, progress func(done int)) (out BulkDone, _ error) {
 	what, action := "bulk_opt_out", consent.OptOut
 	if undo {
-		what, action = "bulk_undo", consent.OptIn
+		what, action = "bulk_undo", consent.Undo
 	}
 	if by.Why = strings.TrimSpace(by.Why); by.Why == "" || len(by.Why) > maxWhy {
 		return out, &InputError{"why", fmt.Sprintf("is needed, in at most %d characters: it is kept with the name of who did it", maxWhy)}

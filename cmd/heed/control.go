@@ -151,11 +151,10 @@ func (h *house) controlHandler(ctx context.Context) http.Handler {
 	mux.HandleFunc("POST /consents/{number}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, func() (any, error) {
 			return h.change(r, func(ctx context.Context, n phone.Number, c consentRequest) error {
-				state := consent.OptedIn
-				if c.OptOut {
-					state = consent.OptedOut
+				if !c.OptOut {
+					return h.consents.Undo(ctx, n, consent.Admin, c.Who, c.Why)
 				}
-				return h.consents.Set(ctx, n, state, consent.Admin, c.Who, c.Why)
+				return h.consents.Set(ctx, n, consent.OptedOut, consent.Admin, c.Who, c.Why)
 			})
 		})
 	})

@@ -76,7 +76,7 @@ func TestExplainSaysWhatASendWouldGet(t *testing.T) {
 		out, _, code = heed(t, "", "explain", "(206) 555-0142", "-c", path)
 		return w.boxTicked("Contact", id) && strings.Contains(out, "box ticked")
 	})
-	for _, want := range []string{"A send to +12065550142 would get: block (opted_out)", "The recipient opted out.", `recipient "stop"`, "and nothing else", "Contact " + id + ": box ticked"} {
+	for _, want := range []string{"A send to +12065550142 would get: block (opted_out)", "The recipient opted out.", `recipient, "stop"`, "and nothing else", "Contact " + id + ": box ticked"} {
 		if code != 0 || !strings.Contains(out, want) {
 			t.Errorf("exit %d, no %q in:\n%s", code, want, out)
 		}

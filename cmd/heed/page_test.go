@@ -79,7 +79,7 @@ func TestAPersonIsInvitedAndSeesWhoOptedOutAndWhy(t *testing.T) {
 	if _, page = do("GET", admin+"/audit", nil); !strings.Contains(page, "asked by the court") {
 		t.Error("nobody sees who took the evidence")
 	}
-	if status, _ = do("POST", admin+"/numbers/+12065550142", url.Values{"action": {"opt_in"}, "why": {"oops"}}); status != http.StatusConflict {
+	if status, _ = do("POST", admin+"/numbers/+12065550142", url.Values{"action": {"undo"}, "why": {"oops"}}); status != http.StatusConflict {
 		t.Errorf("undoing the recipient's own opt-out: HTTP %d", status)
 	}
 	if status, _ = do("GET", admin+"/bulk", nil); status != http.StatusForbidden {

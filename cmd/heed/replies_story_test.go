@@ -141,7 +141,7 @@ func TestPeopleWorkTheReviewQueueAndTheListFromTheCommandLine(t *testing.T) {
 		try(exitFailed, "not held", "holds", "resolve", stopped, "--release")
 		try(exitFailed, "START", "optouts", "remove", stopped)
 		try(exitOK, "opted_out", "optouts", "add", byHand, "--why", "asked on the phone")
-		try(exitOK, "opted_in", "optouts", "remove", byHand, "--why", "asked again")
+		try(exitOK, "unknown", "optouts", "remove", byHand, "--why", "asked again")
 		try(exitOK, "number,state,source,keyword,since,campaign", "optouts", "export")
 	}
 	try(exitOK, "allow", "holds", "resolve", held, "--release", "--why", "an order number")

@@ -400,7 +400,7 @@ func TestOnlyTheRecipientLiftsTheirOwnStop(t *testing.T) {
 	b := h.person("oda", people.Operator)
 	h.text(ada, "STOP")
 	b.get("/numbers/"+ada.String()).want(200, "✗ A message would not be sent", "Only a START from it lifts that").without("Undo the opt-out")
-	b.post("/numbers/"+ada.String(), url.Values{"action": {"opt_in"}, "why": {"they called"}}).want(409, "Only the recipient can lift this")
+	b.post("/numbers/"+ada.String(), url.Values{"action": {"undo"}, "why": {"they called"}}).want(409, "Only the recipient can lift this")
 	if s := h.l.State(ada); s != consent.OptedOut {
 		t.Fatal(s)
 	}
@@ -408,7 +408,7 @@ func TestOnlyTheRecipientLiftsTheirOwnStop(t *testing.T) {
 	b.post("/numbers/"+cleo.String(), url.Values{"action": {"opt_out"}}).want(422, "Say why")
 	b.post("/numbers/"+cleo.String(), url.Values{"action": {"opt_out"}, "why": {"asked by mail"}}).want(303)
 	b.get("/numbers/"+cleo.String()).want(200, "Undo the opt-out", "asked by mail", "oda")
-	b.post("/numbers/"+cleo.String(), url.Values{"action": {"opt_in"}, "why": {"the wrong Cleo"}}).want(303)
+	b.post("/numbers/"+cleo.String(), url.Values{"action": {"undo"}, "why": {"the wrong Cleo"}}).want(303)
 	if s := h.l.State(cleo); s == consent.OptedOut {
 		t.Fatal(s)
 	}

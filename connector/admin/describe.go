@@ -41,9 +41,9 @@ func describe(e ledger.Event) entry {
 		note("sent %s", e.Timed.SentAt.UTC().Format("2006-01-02 15:04:05 UTC"))
 	case e.Consent != nil:
 		c := e.Consent
-		x.What = map[consent.Action]template.HTML{consent.OptOut: "Opted out", consent.OptIn: "Opted in", consent.Hold: "Held for review", consent.Release: "Released: it was no request to stop", consent.Ask: "Asked whether messages are wanted"}[c.Action]
+		x.What = map[consent.Action]template.HTML{consent.OptOut: "Opted out", consent.OptIn: "Opted in", consent.Undo: "The opt-out was undone", consent.Hold: "Held for review", consent.Release: "Released: it was no request to stop", consent.Ask: "Asked whether messages are wanted"}[c.Action]
 		x.What += map[consent.Source]template.HTML{consent.Provider: " on the provider's word", consent.CRM: " in the CRM", consent.Admin: " by hand", consent.API: " by a program", consent.Deadline: " because nobody decided in time"}[c.Source]
-		x.Tone = map[consent.Action]string{consent.OptOut: "bad", consent.OptIn: "ok", consent.Hold: "warn", consent.Release: "ok"}[c.Action]
+		x.Tone = map[consent.Action]string{consent.OptOut: "bad", consent.OptIn: "ok", consent.Undo: "ok", consent.Hold: "warn", consent.Release: "ok"}[c.Action]
 		if c.Actor != "" {
 			note("by %s", c.Actor)
 		}

@@ -473,21 +473,26 @@ func because(d consent.Decision, n ledger.Number) string {
 	return ""
 }
 
-// setConsent opts a number out or in by hand.
+// setConsent opts a number out by hand, or takes that back.
 func (h *Handler) setConsent(w http.ResponseWriter, r *http.Request) error {
 	n, err := h.pathNumber(r)
 	if err != nil {
 		return err
 	}
 	why := strings.TrimSpace(r.FormValue("why"))
-	state := map[string]consent.State{"opt_out": consent.OptedOut, "opt_in": consent.OptedIn}[r.FormValue("action")]
+	action := r.FormValue("action")
 	switch {
-	case state == consent.Unknown:
-		return invalid("Say whether to opt the number out or in.")
+	case action != "opt_out" && action != "undo":
+		return invalid("Say whether to opt the number out or to undo that.")
 	case why == "" || len(why) > 500:
 		return invalid("Say why, in at most 500 characters: it is kept with your name.")
 	}
-	if err := h.Consents.Set(r.Context(), n, state, consent.Admin, who(r.Context()), why); err != nil {
+	if action == "undo" {
+		err = h.Consents.Undo(r.Context(), n, consent.Admin, who(r.Context()), why)
+	} else {
+		err = h.Consents.Set(r.Context(), n, consent.OptedOut, consent.Admin, who(r.Context()), why)
+	}
+	if err != nil {
 		return err
 	}
 	http.Redirect(w, r, "/numbers/"+url.PathEscape(n.String()), http.StatusSeeOther)

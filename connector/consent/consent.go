@@ -75,6 +75,7 @@ const (
 	Hold    Action = "hold"    // block until a person decides or the deadline passes
 	Release Action = "release" // a person decided that a hold was not a request to stop
 	Ask     Action = "ask"     // a double opt-in was asked
+	Undo    Action = "undo"    // an opt-out that was made by hand is taken back; what was before it counts again
 )
 
 // Change is one thing that happened to a number's consent.
@@ -88,7 +89,7 @@ type Change struct {
 // must not be acknowledged.
 func (c Change) Known() bool {
 	switch c.Action {
-	case OptOut, OptIn, Hold, Release, Ask:
+	case OptOut, OptIn, Hold, Release, Ask, Undo:
 	default:
 		return false
 	}
@@ -105,10 +106,11 @@ type Facts struct {
 	StopAt    time.Time // the recipient's latest opt-out (sources Recipient, Provider, Deadline)
 	StartAt   time.Time // the recipient's latest START
 	OutAt     time.Time // the latest opt-out made by an admin, the API or the CRM
-	InAt      time.Time // the latest undo or recorded consent by an admin, the API or the CRM
+	InAt      time.Time // the latest consent recorded by an admin or the API, for example from a form
 	HeldAt    time.Time // the latest unclear reply
 	ReleaseAt time.Time // the latest release of a hold
 	AskedAt   time.Time // the latest double opt-in question
+	UndoneAt  time.Time // the latest undo by an admin, the API or the CRM. It is nobody's consent
 	OutByCRM  bool      // OutAt was the CRM's word: the reason becomes crm_opt_out
 }
 
@@ -135,6 +137,8 @@ func (f Facts) Apply(c Change) Facts {
 		f.ReleaseAt = later(f.ReleaseAt, at)
 	case c.Action == Ask:
 		f.AskedAt = later(f.AskedAt, at)
+	case c.Action == Undo && !c.Source.Sticky():
+		f.UndoneAt = later(f.UndoneAt, at)
 	}
 	return f
 }
@@ -151,7 +155,7 @@ func (f Facts) Stopped() bool { return set(f.StopAt) && !f.StartAt.After(f.StopA
 
 // ClosedByHand reports whether an opt-out by an admin, the API or the CRM is in force.
 func (f Facts) ClosedByHand() bool {
-	return set(f.OutAt) && !f.StartAt.After(f.OutAt) && !f.InAt.After(f.OutAt)
+	return set(f.OutAt) && !f.StartAt.After(f.OutAt) && !f.InAt.After(f.OutAt) && !f.UndoneAt.After(f.OutAt)
 }
 
 // State returns what the facts amount to.

@@ -13,7 +13,7 @@ var noon = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 func at(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
 
 var (
-	actions = []Action{OptOut, OptIn, Hold, Release, Ask}
+	actions = []Action{OptOut, OptIn, Hold, Release, Ask, Undo}
 	sources = []Source{Recipient, Provider, CRM, Admin, API, Deadline}
 )
 
@@ -114,6 +114,13 @@ func TestWhoMayUndoWhat(t *testing.T) {
 		{"an admin undoes an admin", []Change{{OptOut, Admin, at(1)}, {OptIn, Admin, at(2)}}, OptedIn, OK},
 		{"the CRM undoes an admin", []Change{{OptOut, Admin, at(1)}, {OptIn, CRM, at(2)}}, OptedIn, OK},
 		{"an admin undoes the CRM", []Change{{OptOut, CRM, at(1)}, {OptIn, Admin, at(2)}}, OptedIn, OK},
+		{"an undo is nobody's consent", []Change{{OptOut, Admin, at(1)}, {Undo, Admin, at(2)}}, Unknown, OK},
+		{"an undo brings back what was before", []Change{{OptIn, API, at(1)}, {OptOut, CRM, at(2)}, {Undo, CRM, at(3)}}, OptedIn, OK},
+		{"an undo leaves the question open", []Change{{Hold, Recipient, at(1)}, {OptOut, Admin, at(2)}, {Undo, Admin, at(3)}}, Held, HeldForReview},
+		{"an undo does not lift the recipient's STOP", []Change{{OptOut, Recipient, at(1)}, {OptOut, Admin, at(2)}, {Undo, Admin, at(3)}}, OptedOut, ReasonOptedOut},
+		{"nor the provider's evidence", []Change{{OptOut, Provider, at(1)}, {Undo, API, at(2)}}, OptedOut, ReasonOptedOut},
+		{"nobody undoes in the recipient's name", []Change{{OptOut, Admin, at(1)}, {Undo, Recipient, at(2)}}, OptedOut, ReasonOptedOut},
+		{"an undo of the same moment loses", []Change{{OptOut, Admin, at(1)}, {Undo, Admin, at(1)}}, OptedOut, ReasonOptedOut},
 		{"at the same moment the opt-out wins", []Change{{OptOut, CRM, at(1)}, {OptIn, CRM, at(1)}}, OptedOut, CRMOptOut},
 		{"the recipient's later START lifts an admin's", []Change{{OptOut, Admin, at(1)}, {OptIn, Recipient, at(2)}}, OptedIn, OK},
 		{"the CRM's is named so", []Change{{OptOut, CRM, at(1)}}, OptedOut, CRMOptOut},

@@ -214,7 +214,8 @@ var (
 	verdicts = map[string]string{"opt_out": "The phone texted a request to stop", "opt_in": "The phone texted a request to start",
 		"help": "The phone asked for help", "hold": "The phone texted something that may be a request to stop", "none": "The phone texted something else"}
 	actions = map[consent.Action]string{consent.OptOut: "Opted out", consent.OptIn: "Opted in", consent.Hold: "Held for review",
-		consent.Release: "Released from review: it was no request to stop", consent.Ask: "Asked whether messages are wanted"}
+		consent.Release: "Released from review: it was no request to stop", consent.Ask: "Asked whether messages are wanted",
+		consent.Undo: "The opt-out was undone"}
 	sources = map[consent.Source]string{consent.Recipient: "on the recipient's word", consent.Provider: "on the provider's word", consent.CRM: "in the CRM",
 		consent.Admin: "by hand", consent.API: "by a program", consent.Deadline: "because nobody decided in time"}
 	outcomes = map[ledger.Status]string{ledger.StatusSent: "Sent: the provider took the message", ledger.StatusBlocked: "Not sent: refused at the last moment",

@@ -35,11 +35,11 @@ func (n Number) At() time.Time {
 	case consent.Held:
 		return f.HeldAt
 	case consent.OptedIn:
-		return laterOf(f.StartAt, f.InAt)
+		return laterOf(laterOf(f.StartAt, f.InAt), f.UndoneAt)
 	case consent.Pending:
 		return f.AskedAt
 	}
-	return laterOf(laterOf(f.ReleaseAt, f.StartAt), f.InAt)
+	return laterOf(laterOf(f.ReleaseAt, f.StartAt), laterOf(f.InAt, f.UndoneAt))
 }
 
 // ByPerson reports whether an event is something that a person did: what the audit lists.
@@ -566,13 +566,13 @@ func count(m map[string]int, key string, n int) map[string]int {
 	return out
 }
 
-const numberFixed = 8 + 7*8 + 1 // seq, seven times, flags
+const numberFixed = 8 + 8*8 + 1 // seq, eight times, flags
 
 // AppendBinary appends the compact form of a number's record, without the number itself, which is its key.
 func (n Number) AppendBinary(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, n.Seq)
 	f := n.Facts
-	for _, t := range []time.Time{f.StopAt, f.StartAt, f.OutAt, f.InAt, f.HeldAt, f.ReleaseAt, f.AskedAt} {
+	for _, t := range []time.Time{f.StopAt, f.StartAt, f.OutAt, f.InAt, f.HeldAt, f.ReleaseAt, f.AskedAt, f.UndoneAt} {
 		ms := int64(0)
 		if !t.IsZero() {
 			ms = t.UnixMilli()
@@ -595,7 +595,7 @@ func DecodeNumber(n phone.Number, b []byte) (Number, error) {
 	}
 	out := Number{Number: n, Seq: binary.LittleEndian.Uint64(b)}
 	f := &out.Facts
-	for i, t := range []*time.Time{&f.StopAt, &f.StartAt, &f.OutAt, &f.InAt, &f.HeldAt, &f.ReleaseAt, &f.AskedAt} {
+	for i, t := range []*time.Time{&f.StopAt, &f.StartAt, &f.OutAt, &f.InAt, &f.HeldAt, &f.ReleaseAt, &f.AskedAt, &f.UndoneAt} {
 		if ms := int64(binary.LittleEndian.Uint64(b[8+8*i:])); ms != 0 {
 			*t = time.UnixMilli(ms).UTC()
 		}

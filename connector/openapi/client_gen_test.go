@@ -141,6 +141,7 @@ const (
 	ConsentEventActionOptIn   ConsentEventAction = "opt_in"
 	ConsentEventActionOptOut  ConsentEventAction = "opt_out"
 	ConsentEventActionRelease ConsentEventAction = "release"
+	ConsentEventActionUndo    ConsentEventAction = "undo"
 )
 
 // Valid indicates whether the value is a known member of the ConsentEventAction enum.
@@ -155,6 +156,8 @@ func (e ConsentEventAction) Valid() bool {
 	case ConsentEventActionOptOut:
 		return true
 	case ConsentEventActionRelease:
+		return true
+	case ConsentEventActionUndo:
 		return true
 	default:
 		return false
@@ -3814,4 +3817,4 @@ func ParseListOptOutsResponse(rsp *http.Response) (*ListOptOutsResponse, error) 
 }
 
 // madeFrom is the SHA-256 of the description that this client was made from.
-const madeFrom = "0eed510e49d551a62918c1e1f1b2a998cc2eb92aca733d760bcd7729fca148fc"
+const madeFrom = "06a028d9a0db56baf754e97a7588cdea5d9b796e96f4dd5c60ec30e0cda042a5"

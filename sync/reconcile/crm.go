@@ -635,7 +635,7 @@ func (p *pass) finding(s *source, r read, c change, numbers []num) finding {
 		Detail: detail(r, c, numbers), By: r.ModifiedBy.String(), ByAt: r.ModifiedAt,
 	}
 	f := finding{correction: ledger.Event{Kind: ledger.KindCorrection, ID: id, At: p.Now().UTC(), Number: c.numbers[0], Correction: &corr}}
-	action := map[string]consent.Action{optOut: consent.OptOut, optIn: consent.OptIn}[c.action]
+	action := map[string]consent.Action{optOut: consent.OptOut, optIn: consent.Undo}[c.action]
 	if action == "" {
 		return f // the box is to be written, which the correction makes owed
 	}
@@ -670,6 +670,8 @@ func detail(r read, c change, numbers []num) string {
 			why = "opted out at " + clock(f.StopAt)
 		case f.ClosedByHand():
 			why = "opted out by hand at " + clock(f.OutAt)
+		case f.UndoneAt.After(f.StartAt) && f.UndoneAt.After(f.InAt):
+			why = "had its opt-out undone at " + clock(f.UndoneAt)
 		case f.StartAt.After(f.InAt):
 			why = "texted START at " + clock(f.StartAt)
 		case !f.InAt.IsZero():

@@ -32,7 +32,7 @@ type num struct {
 func (n num) out() bool { return n.Facts.State() == consent.OptedOut }
 
 // lifted is when an opt-out of the number was last lifted, the zero time if never.
-func (n num) lifted() time.Time { return later(n.Facts.StartAt, n.Facts.InAt) }
+func (n num) lifted() time.Time { return later(n.Facts.StartAt, later(n.Facts.InAt, n.Facts.UndoneAt)) }
 
 // change is what a record's box calls for.
 type change struct {
@@ -187,7 +187,7 @@ func obey(cause string, numbers []num, at time.Time) (change, bool) {
 
 func release(n num) change {
 	c := change{cause: LiftedByStart, action: untick, numbers: []phone.Number{n.Number.Number}}
-	if n.Facts.InAt.After(n.Facts.StartAt) {
+	if n.lifted().After(n.Facts.StartAt) {
 		c.cause = LiftedByHand
 	}
 	return c

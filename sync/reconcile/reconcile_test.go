@@ -258,7 +258,7 @@ func TestATickInTheCRMOptsOutAndCanBeUndoneThere(t *testing.T) {
 	w.settled(reconcile.Nightly)
 	w.crm.Tick(b, "Bea", false)
 	w.want(w.run(reconcile.Incremental), map[string]int{reconcile.UndoneInCRM: 1})
-	w.state(ada, consent.OptedIn)
+	w.state(ada, consent.Unknown)
 	w.box(a, false)
 	w.settled(reconcile.Incremental)
 	w.settled(reconcile.Nightly)

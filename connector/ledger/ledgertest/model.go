@@ -125,7 +125,7 @@ func model(t *testing.T, s *suite) {
 				}
 				return e
 			case 2:
-				e := change(id, n, rapid.SampledFrom([]consent.Action{consent.OptOut, consent.OptIn, consent.Release, consent.Ask}).Draw(rt, "action"),
+				e := change(id, n, rapid.SampledFrom([]consent.Action{consent.OptOut, consent.OptIn, consent.Release, consent.Ask, consent.Undo}).Draw(rt, "action"),
 					rapid.SampledFrom([]consent.Source{consent.Admin, consent.CRM, consent.API, consent.Provider, consent.Deadline}).Draw(rt, "source"), at)
 				return e
 			case 3:

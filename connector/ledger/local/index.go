@@ -69,7 +69,8 @@ var (
 //
 // 2: messages by status, what was sent last, opt-outs, traffic, ways in, and what people did.
 // 3: the mirror's records in binary form.
-const formatVersion = 3
+// 4: when an opt-out was undone.
+const formatVersion = 4
 
 var (
 	errNewerFormat = errors.New("index was written by a newer version of heed")

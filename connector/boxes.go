@@ -56,6 +56,10 @@ const (
 	// while it is under way, Run's other lane takes small batches, and a STOP that comes now is not kept waiting by it.
 	backlogSize    = 5000
 	backlogTimeout = 4 * time.Minute
+
+	// LongestWrite is how long it takes at the most from a box that is set until the mirror knows it: a batch, and a minute
+	// in which its driver may end what it began.
+	LongestWrite = backlogTimeout + time.Minute
 )
 
 // Run does owed work as it comes, until ctx ends.

@@ -153,6 +153,9 @@ func progressBar(w io.Writer) (update func(reconcile.Progress), stop func()) {
 	pw.Style().Visibility.ETA = true
 	pw.Style().Visibility.Value = true
 	go pw.Render()
+	for !pw.IsRenderInProgress() { // what has not begun could not be stopped, and would begin afterwards
+		time.Sleep(time.Millisecond)
+	}
 	trackers := map[string]*progress.Tracker{}
 	return func(p reconcile.Progress) {
 			t := trackers[p.Stage]
@@ -168,9 +171,6 @@ func progressBar(w io.Writer) (update func(reconcile.Progress), stop func()) {
 		}, func() {
 			for _, t := range trackers {
 				t.MarkAsDone()
-			}
-			for !pw.IsRenderInProgress() { // what has not begun cannot be stopped, and would begin afterwards
-				time.Sleep(time.Millisecond)
 			}
 			pw.Stop()
 			for pw.IsRenderInProgress() {

@@ -62,6 +62,11 @@ type scan struct {
 	PageSeen time.Time `json:"page_seen,omitzero"`
 }
 
+// Overlap is how far before the checkpoint changes are read again. A write of boxes is noted when all of its batch has been
+// answered, and until then a record that somebody changed behind heed's write cannot be told from one that heed's write has
+// not reached. So the records of the longest batch (connector.LongestWrite) are read once more after it.
+const Overlap = 6 * time.Minute
+
 // maxVia bounds how many merges and conversions are remembered within a pass, to name them as the cause.
 const maxVia = 10_000
 
@@ -103,7 +108,7 @@ func (p *pass) changes(ctx context.Context, s *source, since time.Time) (asOf ti
 	stage := "reading changes in " + s.Name
 	p.progress(stage, 0, 0)
 	asked := p.Now().UTC()
-	for page, err := range s.Directory.Changed(ctx, since) {
+	for page, err := range s.Directory.Changed(ctx, since.Add(-Overlap)) {
 		if err != nil {
 			return asOf, fmt.Errorf("what changed in %s since %s could not be read in full: %w", s.Name, since.Format(time.RFC3339), err)
 		}
@@ -133,7 +138,8 @@ func (p *pass) everything(ctx context.Context, s *source, since time.Time) error
 		return err
 	}
 	now := p.Now().UTC()
-	resumed = resumed && !p.opts.DryRun && now.Sub(at.Started).Abs() <= goOn
+	// Not one that began later than now: the clock was set back, and what was read since cannot be told from what was before.
+	resumed = resumed && !p.opts.DryRun && !now.Before(at.Started) && now.Sub(at.Started) <= goOn
 	switch {
 	case !resumed:
 		at = scan{Pass: p.pass.ID, Number: max(uint64(max(now.UnixMilli(), 0)), at.Number+1), Started: now}

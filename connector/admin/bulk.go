@@ -29,6 +29,8 @@ const (
 // preview is what an upload would do.
 type preview struct {
 	Undo      bool
+	Column    string   // from which the numbers are
+	Ignored   []string // sheets of a workbook that were left out
 	Rows      int
 	Change    []phone.Number // what would be changed, each once
 	Already   int            // nothing to do
@@ -112,6 +114,7 @@ func (h *Handler) read(ctx context.Context, p *preview, list io.Reader) error {
 	}
 	p.Rows, p.Change, p.Already, p.Refused, p.Duplicate = b.Rows, b.Change, b.Already, b.Refused, b.Duplicates
 	p.Bad, p.BadMore, p.Records = b.Problems, b.Unreadable-len(b.Problems), b.Records
+	p.Column, p.Ignored = b.Column, b.Ignored
 	return err
 }
 

@@ -2,7 +2,9 @@ package export
 
 import (
 	"archive/zip"
+	"bufio"
 	"bytes"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -114,6 +116,9 @@ func workbook(r io.Reader, fn func(sheet string, line int, cells []string) error
 		return fmt.Errorf("%w: not a whole workbook, or one with a password: %w", ErrList, err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := wholeSheets(b); err != nil {
+		return err
+	}
 	for _, sheet := range f.GetSheetList() {
 		rows, err := f.Rows(sheet)
 		if err != nil {
@@ -140,6 +145,44 @@ func workbook(r io.Reader, fn func(sheet string, line int, cells []string) error
 		}
 	}
 	return nil
+}
+
+// wholeSheets reads the XML of each sheet to its end. The library takes damage in it for the end of the sheet, and half a list
+// must not be taken for one.
+func wholeSheets(b []byte) error {
+	z, err := zip.NewReader(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		return fmt.Errorf("%w: not a whole workbook: %w", ErrList, err)
+	}
+	for _, part := range z.File {
+		if !strings.HasPrefix(part.Name, "xl/worksheets/") || !strings.HasSuffix(part.Name, ".xml") {
+			continue
+		}
+		r, err := part.Open()
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrList, part.Name, err)
+		}
+		d := xml.NewDecoder(bufio.NewReader(r))
+		for err == nil {
+			_, err = d.Token()
+		}
+		if err = errors.Join(notEOF(err), r.Close()); err != nil {
+			return fmt.Errorf("%w: the workbook is damaged at line %d of %s: save it again, or as CSV", ErrList, lineOf(d), part.Name)
+		}
+	}
+	return nil
+}
+
+func notEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+func lineOf(d *xml.Decoder) int {
+	line, _ := d.InputPos()
+	return line
 }
 
 // integer writes a number that a spreadsheet keeps as a floating-point one the way people write numbers: without an

@@ -404,6 +404,37 @@ func TestAnAnchorFromElsewhereProvesWhatCameBefore(t *testing.T) {
 	if _, err := verify(write(t, world(t)), Known{0, rep.Anchors[0].Hash}); err == nil || !strings.Contains(err.Error(), "NOT PROVEN") {
 		t.Errorf("another ledger's packet: %v", err)
 	}
+	// An anchor that the packet has nothing of is only called a sign of change where it is one.
+	first, head := rep.Packet.First, rep.Packet.Head
+	var steps []uint64
+	for l := range strings.Lines(unzip(t, b)[proofName]) {
+		var s step
+		if err := json.Unmarshal([]byte(l), &s); err != nil {
+			t.Fatal(err)
+		}
+		steps = append(steps, s.Seq)
+	}
+	between := first + 1
+	for slices.Contains(steps, between) {
+		between++
+	}
+	for _, c := range []struct {
+		seq        uint64
+		says       string
+		accusation bool
+	}{
+		{head + 25, fmt.Sprintf("anchor %d is newer than this packet, which ends at %d: export a new one", head+25, head), false},
+		{first - 1, fmt.Sprintf("anchor %d is older than the number's first event (%d): it can prove nothing here", first-1, first), false},
+		{between, fmt.Sprintf("event %d is no link of this packet", between), false},
+		{first, "the ledger was changed", true},
+		{rep.Anchors[1].Seq, "the ledger was changed", true},
+		{head, "the ledger was changed", true},
+	} {
+		_, err := verify(b, Known{c.seq, Hash{1}})
+		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "was changed") != c.accusation {
+			t.Errorf("anchor %d of %d to %d: %v, want %q", c.seq, first, head, err, c.says)
+		}
+	}
 	for _, s := range []string{"", "12", "0:" + rep.Anchors[0].Hash.String(), "x:" + rep.Anchors[0].Hash.String(), rep.Anchors[0].Hash.String() + "0", "1:"} {
 		if k, err := ParseKnown(s); err == nil {
 			t.Errorf("%q is read as %+v", s, k)

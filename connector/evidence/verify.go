@@ -258,7 +258,7 @@ func (p *packet) check(rep *Report, known []Known) error {
 	var hash chain.Hash
 	records := 0
 	anchors := rep.Anchors
-	met := make([]bool, len(known))
+	met, other := make([]bool, len(known)), make([]bool, len(known))
 	rep.Vouched = make([]Vouch, len(known))
 	err := p.walk(func(s step, payload []byte) error {
 		l := s.link()
@@ -299,6 +299,8 @@ func (p *packet) check(rep *Report, known []Known) error {
 			if k.Hash == Hash(hash) && (k.Seq == 0 || k.Seq == at) {
 				met[i] = true
 				rep.Vouched[i] = Vouch{Anchor{Seq: at, Hash: k.Hash}, records}
+			} else if k.Seq == at {
+				other[i] = true
 			}
 		}
 		return nil
@@ -320,7 +322,7 @@ func (p *packet) check(rep *Report, known []Known) error {
 	}
 	for i, k := range known {
 		if !met[i] {
-			return &BadPacketError{Reason: fmt.Sprintf("NOT PROVEN by the anchor %s: no event on this packet's chain has that hash. The packet goes through the anchors of nightly and manual reports from the number's first event on; if yours is one of those, the ledger was changed after that report, or it is another ledger's", k.Hash)}
+			return &BadPacketError{Reason: "NOT PROVEN: " + unmet(*pk, k, other[i])}
 		}
 		for _, a := range rep.Anchors {
 			if a.Seq == rep.Vouched[i].Anchor.Seq {
@@ -330,6 +332,23 @@ func (p *packet) check(rep *Report, known []Known) error {
 		}
 	}
 	return nil
+}
+
+// unmet says why a packet that is sound in itself has nothing of a known hash. Only another hash of the same event says that
+// somebody changed something: a packet ends with its export, and its chain leaves most events out.
+func unmet(pk Packet, k Known, other bool) string {
+	const through = "a packet's chain goes through the number's own events and the anchors of nightly and manual reports only"
+	switch {
+	case k.Seq > pk.Head:
+		return fmt.Sprintf("anchor %d is newer than this packet, which ends at %d: export a new one", k.Seq, pk.Head)
+	case k.Seq != 0 && k.Seq < pk.First:
+		return fmt.Sprintf("anchor %d is older than the number's first event (%d): it can prove nothing here", k.Seq, pk.First)
+	case other:
+		return fmt.Sprintf("event %d has another hash on this packet's chain than the anchor %d:%s: the ledger was changed after the anchor was taken, or one of the two is another ledger's", k.Seq, k.Seq, k.Hash)
+	case k.Seq != 0:
+		return fmt.Sprintf("event %d is no link of this packet, so the anchor says nothing about it: %s. Take the anchor line of such a report; for any other, heed verify --anchor looks at the ledger itself", k.Seq, through)
+	}
+	return fmt.Sprintf("no link of this packet has the hash %s: %s. Give the anchor as SEQ:HASH to learn whether it lies outside the packet, or the ledger was changed", k.Hash, through)
 }
 
 // compare writes the packet again from its proof and records and compares every byte.

@@ -238,6 +238,26 @@ func TestTheSummarySaysWhatHappenedAndRunsNothing(t *testing.T) {
 	}
 }
 
+// An event about the provider's own list says in its headline whether anybody was told.
+func TestTheHeadlineOfAListsEventIsItsOutcome(t *testing.T) {
+	taken, refused := ledger.ToldResult{Account: "main"}, ledger.ToldResult{Account: "second", Class: "rejected", Text: "no"}
+	for _, c := range []struct {
+		told       ledger.Told
+		what, note string
+	}{
+		{ledger.Told{Want: true}, "No list of the provider's was told", "no account has one that heed may write"},
+		{ledger.Told{}, "No list of the provider's was told", "no account has one that heed may write, or only the recipient's START takes the number off it"},
+		{ledger.Told{Want: true, Results: []ledger.ToldResult{taken}}, "The provider's own list was told", "main: done"},
+		{ledger.Told{Want: true, Results: []ledger.ToldResult{refused}}, "The provider's own list could not be told", "second: rejected no"},
+		{ledger.Told{Want: true, Results: []ledger.ToldResult{refused, taken}}, "Not every list of the provider's could be told", "second: rejected no|main: done"},
+	} {
+		x := describe(ledger.Event{Kind: ledger.KindTold, Number: ada, Told: &c.told})
+		if notes := strings.Join(x.Notes, "|"); x.What != c.what || notes != c.note {
+			t.Errorf("%+v: %q %q, want %q %q", c.told, x.What, notes, c.what, c.note)
+		}
+	}
+}
+
 // Every byte of a packet counts. HEED_EVIDENCE_FLIP=all tries each one, otherwise a sample.
 func TestAFlippedByteIsRefusedAndNamed(t *testing.T) {
 	b := write(t, world(t))
@@ -268,6 +288,18 @@ func TestAFlippedByteIsRefusedAndNamed(t *testing.T) {
 		if named[name] == 0 {
 			t.Errorf("no flipped byte was found in %s: %v", name, named)
 		}
+	}
+	// Damage that leaves no JSON is told as what it is, and not as a mistake of syntax.
+	for _, quote := range []string{`"head_seq"`, `"prev":`, `"kind"`} {
+		at := bytes.Index(b, []byte(quote))
+		if quote == `"kind"` { // records have the word too; the last one is an anchor's
+			at = bytes.LastIndex(b, []byte(quote))
+		}
+		b[at] ^= 1
+		if _, err := verify(b); err == nil || !strings.HasPrefix(err.Error(), "the packet was changed: ") {
+			t.Errorf("%s was flipped: %v", quote, err)
+		}
+		b[at] ^= 1
 	}
 	if _, err := verify(b); err != nil {
 		t.Fatal(err)

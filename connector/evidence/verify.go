@@ -31,9 +31,16 @@ type BadPacketError struct {
 	Record int    // line of records.jsonl, 0 if it is none in particular
 	Seq    uint64 // the event, likewise
 	Reason string
+
+	unreadable bool // so it is no packet as heed writes one, whatever Reason says of syntax
 }
 
 func (e *BadPacketError) Error() string {
+	if e.unreadable {
+		plain := *e
+		plain.unreadable = false
+		return "the packet was changed: " + plain.Error()
+	}
 	switch {
 	case e.Record > 0:
 		return fmt.Sprintf("%s: record %d (event %d): %s", e.File, e.Record, e.Seq, e.Reason)
@@ -143,7 +150,9 @@ func clean(s string) string {
 
 // small reads a JSON file of bounded size.
 func (p *packet) small(name string, limit int64, into any) error {
-	bad := func(err error) error { return &BadPacketError{File: name, Reason: clean(err.Error())} }
+	bad := func(err error) error {
+		return &BadPacketError{File: name, Reason: clean(err.Error()), unreadable: true}
+	}
 	f, err := p.files[name].Open()
 	if err != nil {
 		return bad(err)
@@ -175,7 +184,7 @@ type lines struct {
 func (p *packet) lines(name string, limit int) (*lines, error) {
 	f, err := p.files[name].Open()
 	if err != nil {
-		return nil, &BadPacketError{File: name, Reason: clean(err.Error())}
+		return nil, &BadPacketError{File: name, Reason: clean(err.Error()), unreadable: true}
 	}
 	return &lines{name: name, f: f, r: bufio.NewReaderSize(f, 64<<10), max: limit}, nil
 }
@@ -199,7 +208,7 @@ func (l *lines) next() ([]byte, error) {
 		case errors.Is(err, io.EOF):
 			err = fmt.Errorf("line %d is cut off", l.n)
 		}
-		return nil, &BadPacketError{File: l.name, Reason: clean(err.Error())}
+		return nil, &BadPacketError{File: l.name, Reason: clean(err.Error()), unreadable: true}
 	}
 }
 
@@ -227,7 +236,7 @@ func (p *packet) walk(fn func(s step, payload []byte) error) error {
 		dec := json.NewDecoder(bytes.NewReader(b))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&s); err != nil {
-			return &BadPacketError{File: proofName, Reason: fmt.Sprintf("line %d: %s", proof.n, clean(err.Error()))}
+			return &BadPacketError{File: proofName, Reason: fmt.Sprintf("line %d: %s", proof.n, clean(err.Error())), unreadable: true}
 		}
 		var payload []byte
 		if s.Record != 0 {
@@ -271,7 +280,7 @@ func (p *packet) check(rep *Report, known []Known) error {
 			}
 			var nonce chain.Nonce
 			if n, err := hex.Decode(nonce[:], []byte(s.Nonce)[:min(len(s.Nonce), 2*len(nonce))]); err != nil || n != len(nonce) || len(s.Nonce) != 2*n {
-				return &BadPacketError{File: proofName, Seq: s.Seq, Reason: "its nonce is not 32 hexadecimal digits"}
+				return &BadPacketError{File: proofName, Seq: s.Seq, Reason: "its nonce is not 32 hexadecimal digits", unreadable: true}
 			}
 			if chain.Digest(nonce, payload) != l.Digest {
 				return bad("it is not what was recorded: its SHA-256 is not the digest in the proof")

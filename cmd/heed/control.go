@@ -59,6 +59,9 @@ func (h *house) render(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.
 		return reconcile.JSON(w, p, corrections)
 	case "csv":
 		return reconcile.CSV(w, p, corrections)
+	case "page":
+		o.Back = "/reports"
+		fallthrough
 	case "html":
 		return reconcile.HTML(w, p, corrections, o)
 	}

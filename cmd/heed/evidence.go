@@ -151,9 +151,12 @@ func exportEvidence(ctx context.Context, o *options, std stdio, number string, f
 		return fmt.Errorf("write the packet: %w", err)
 	}
 	pk := rep.Packet
-	fmt.Fprintf(std.Err, "%s: %d records, %d bytes. It is proven by the anchor of any later report, or now by %d:%s\n", flags.file, pk.Records, n, pk.Head, pk.HeadHash)
+	fmt.Fprintf(std.Err, `%s: %s, %s. The packet ends at event %d.
+To have it proven by a report's anchor, export again after the next nightly report.
+Or keep this anchor outside heed now: %d:%s
+`, flags.file, plural(pk.Records, "record"), plural(int(n), "byte"), pk.Head, pk.Head, pk.HeadHash)
 	if pk.LeftOut > 0 {
-		fmt.Fprintf(std.Err, "%d earlier records are not in it: a build of heed before its first release made them, and they cannot be proven\n", pk.LeftOut)
+		fmt.Fprintf(std.Err, "Not in it: %s, made by a build of heed before its first release, which cannot be proven\n", plural(pk.LeftOut, "earlier record"))
 	}
 	return nil
 }
@@ -249,12 +252,20 @@ func notProven(r evidence.Report) (out []string) {
 	case len(r.Vouched) == 0:
 		out = append(out, fmt.Sprintf("that these records are what heed recorded at the time: for that, one of the hashes must be known from elsewhere. Compare event %d, SHA-256 %s, or run again with --anchor and the anchor line of a report that was kept", pk.Head, pk.HeadHash))
 	case best.Records < pk.Records:
-		out = append(out, fmt.Sprintf("the last %d records: they are later than the anchor", pk.Records-best.Records))
+		out = append(out, fmt.Sprintf("the last %s: later than the anchor", plural(pk.Records-best.Records, "record")))
 	}
 	if pk.LeftOut > 0 {
-		out = append(out, fmt.Sprintf("%d earlier records, which the packet says are not in it", pk.LeftOut))
+		out = append(out, fmt.Sprintf("what the packet says is not in it: %s", plural(pk.LeftOut, "earlier record")))
 	}
 	return append(out, "that no record of the number was left out, who exported it, and that what heed was told is true")
+}
+
+// plural is a count of things in words: "1 record", "2 records".
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func printEvidence(w io.Writer, path string, r evidenceReport) {
@@ -266,7 +277,7 @@ func printEvidence(w io.Writer, path string, r evidenceReport) {
 	}
 	pk := r.Packet
 	fmt.Fprintf(w, "ok  records: %d about %s, events %d to %d, each of them what its digest says\n", pk.Records, pk.Number, pk.First, pk.Last)
-	fmt.Fprintf(w, "ok  chain:   %d links to event %d, unbroken, through the anchors of %d reports\n", r.Links, pk.Head, r.Reports)
+	fmt.Fprintf(w, "ok  chain:   %s to event %d, unbroken, through the anchors of %s\n", plural(r.Links, "link"), pk.Head, plural(r.Reports, "report"))
 	fmt.Fprintf(w, "ok  summary: every other byte of the packet is what the records amount to\n")
 	for _, v := range r.Proven {
 		// What the packet calls it is whoever's word who made the packet, so it does not reach the terminal unquoted.
@@ -277,7 +288,7 @@ func printEvidence(w io.Writer, path string, r evidenceReport) {
 		case v.Anchor.Kind != "":
 			from = "the end at the time of export"
 		}
-		fmt.Fprintf(w, "ok  anchor:  %d:%s, %s: proves the first %d of %d records\n", v.Anchor.Seq, v.Anchor.Hash, from, v.Records, pk.Records)
+		fmt.Fprintf(w, "ok  anchor:  %d:%s, %s: proves the first %d of %s\n", v.Anchor.Seq, v.Anchor.Hash, from, v.Records, plural(pk.Records, "record"))
 	}
 	for _, n := range r.NotProven {
 		fmt.Fprintln(w, "not proven:  "+n)

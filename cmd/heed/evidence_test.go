@@ -88,7 +88,7 @@ func TestAPacketProvesAStopToWhoeverKeptAReport(t *testing.T) {
 	if out, code := check("--anchor", m[2], "--json"); code != exitOK || !strings.Contains(out, `"ok": true`) {
 		t.Errorf("as JSON: %d %s", code, out)
 	}
-	if out, code := check("--anchor", m[1]+":"+strings.Repeat("0", 64)); code != exitFailed || !strings.Contains(out, "NOT PROVEN") {
+	if out, code := check("--anchor", m[1]+":"+strings.Repeat("0", 64)); code != exitFailed || !strings.Contains(out, "NOT PROVEN: event "+m[1]+" has another hash") {
 		t.Errorf("with another anchor: %d %s", code, out)
 	}
 	flipped := bytes.Clone(first)

@@ -456,9 +456,9 @@ func (r bulkResult) printPlan(w io.Writer) {
 		n    int
 		what string
 	}{{r.Rows, fmt.Sprintf("rows with something in %q", r.Column)}, {r.Unreadable, "of them no telephone number"}, {r.Duplicates, "of them again a number of an earlier row"},
-		{r.Already, "of them opted out already"}, {r.Change, fmt.Sprintf("numbers to opt out, on %d CRM records", r.Records)}}
+		{r.Already, "of them opted out already"}, {r.Change, "numbers to opt out, on " + plural(r.Records, "CRM record")}}
 	if r.Undo {
-		rows[3].what, rows[4].what = "of them not opted out anyway", fmt.Sprintf("opt-outs to undo, on %d CRM records", r.Records)
+		rows[3].what, rows[4].what = "of them not opted out anyway", "opt-outs to undo, on "+plural(r.Records, "CRM record")
 		rows = append(rows, rows[4])
 		rows[4].n, rows[4].what = r.Refused, "of them the recipient's own opt-outs, which only START lifts"
 	}

@@ -23,14 +23,14 @@ func TestAPersonIsInvitedAndSeesWhoOptedOutAndWhy(t *testing.T) {
 	w.texted(t, "+12065550142", "pls stop texting me 🙏")
 	jar, _ := cookiejar.New(nil)
 	c := &http.Client{Jar: jar, Transport: &http.Transport{DisableKeepAlives: true}}
-	admin := "http://" + w.heedAdmin
+	admin, accept := "http://"+w.heedAdmin, "text/html"
 	do := func(method, to string, form url.Values) (int, string) {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), method, to, strings.NewReader(form.Encode()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set("Accept", "text/html")
+		req.Header.Set("Accept", accept)
 		if form != nil {
 			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		}
@@ -65,6 +65,14 @@ func TestAPersonIsInvitedAndSeesWhoOptedOutAndWhy(t *testing.T) {
 	if status, page = do("GET", admin+"/numbers?q=(206)+555-0142", nil); status != 200 || !strings.Contains(page, "pls stop texting me 🙏") || !strings.Contains(page, "Only START from this number lifts that") {
 		t.Errorf("HTTP %d %s", status, page)
 	}
+	if status, page = do("GET", admin+"/no/such/address", nil); status != http.StatusNotFound || !strings.Contains(page, "There is nothing under this address") {
+		t.Errorf("an unknown address in a browser: HTTP %d %s", status, page)
+	}
+	accept = "application/json"
+	if status, page = do("GET", admin+"/no/such/address", nil); status != http.StatusNotFound || !strings.Contains(page, `"type":"about:blank"`) {
+		t.Errorf("an unknown address for a program: HTTP %d %s", status, page)
+	}
+	accept = "text/html"
 	if status, _ = do("POST", admin+"/numbers/+12065550142/evidence", url.Values{"why": {" "}}); status != http.StatusUnprocessableEntity {
 		t.Errorf("evidence without a reason: HTTP %d", status)
 	}

@@ -94,7 +94,7 @@ func TestATerminalGetsQuestionsTablesAndBars(t *testing.T) {
 		t.Errorf("nothing was changed, and there is %v", files)
 	}
 	seen, code := atTerminal(t, nil, "Opt out 2 numbers? Type 2 to go on: ", "2\n", ask...)
-	if code != exitOK || !strings.Contains(seen, "on 1 CRM records") || !strings.Contains(seen, "2 numbers opted out") || !strings.Contains(seen, "looked up") || !strings.Contains(seen, "recorded") {
+	if code != exitOK || !strings.Contains(seen, "on 1 CRM record\r\n") || !strings.Contains(seen, "2 numbers opted out") || !strings.Contains(seen, "looked up") || !strings.Contains(seen, "recorded") {
 		t.Errorf("exit %d\n%s", code, seen)
 	}
 	if !w.boxTicked("Contact", contact) {

@@ -46,7 +46,7 @@ type Options struct {
 	Version  string
 	Log      *slog.Logger
 	Now      func() time.Time
-	// Report writes a pass as a page of its own, or as CSV.
+	// Report writes a pass in a format: "page" is a page of its own with a way back to the reports, "csv" the corrections.
 	Report func(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, error], format string) error
 	// Evidence records that who asks for a number's evidence packet, and why, and writes it. Nothing is written if nothing is
 	// known of the number (ledger.ErrNotFound). nil if there are no packets.
@@ -65,6 +65,8 @@ type Handler struct {
 	pages map[string]*template.Template
 	files map[string]string // static file → its address with a hash
 	heard heard
+
+	missing http.Handler // for an address that nothing is under
 }
 
 //go:embed static templates
@@ -121,6 +123,7 @@ func New(o Options) *Handler {
 	h.handle(people.Admin, "POST /bulk/apply", h.bulkApply)
 	h.handle(people.Admin, "POST /bulk/file", h.bulkFile)
 	o.People.Register(h.mux)
+	h.missing = h.require(people.Viewer, func(http.ResponseWriter, *http.Request) error { return ledger.ErrNotFound })
 	return h
 }
 
@@ -132,13 +135,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	head.Set("Referrer-Policy", "no-referrer")
 	head.Set("Cross-Origin-Opener-Policy", "same-origin")
 	head.Set("Cache-Control", "no-store")
+	if _, route := h.mux.Handler(r); route == "" && r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/html") {
+		h.missing.ServeHTTP(w, r) // anybody but a browser has net/http's own answer, of which the server makes a problem
+		return
+	}
 	h.mux.ServeHTTP(w, r)
 }
 
 // handle adds a page for people of a role. An error is shown as a page: 404 for what is not there, the person's own
 // mistake as 422, and anything else as 500 with the reason in the log only.
 func (h *Handler) handle(role people.Role, pattern string, fn func(w http.ResponseWriter, r *http.Request) error) {
-	h.mux.Handle(pattern, h.People.Require(role, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h.mux.Handle(pattern, h.require(role, fn))
+}
+
+func (h *Handler) require(role people.Role, fn func(w http.ResponseWriter, r *http.Request) error) http.Handler {
+	return h.People.Require(role, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := fn(w, r)
 		var mine *mistake
 		var input *connector.InputError
@@ -160,7 +171,7 @@ func (h *Handler) handle(role people.Role, pattern string, fn func(w http.Respon
 			h.Log.Error("page failed", "route", r.Pattern, "error", err)
 			h.problem(w, r, http.StatusInternalServerError, "heed could not do this", "Nothing was changed, or the change may be recorded all the same: look at the number's history. The operator finds the reason in heed's log.")
 		}
-	})))
+	}))
 }
 
 // mistake is an error that is shown to the person who made it.
@@ -245,8 +256,8 @@ func (h *Handler) funcs() template.FuncMap {
 		},
 		"spaced": func(n phone.Number) string { return n.Spaced() },
 		"count":  grouped,
-		"s": func(n int) string { // of a plural
-			if n == 1 {
+		"s": func(n any) string { // of a plural; n is an integer of any type
+			if fmt.Sprint(n) == "1" {
 				return ""
 			}
 			return "s"
@@ -254,7 +265,13 @@ func (h *Handler) funcs() template.FuncMap {
 		"state": func(s consent.State) template.HTML {
 			return template.HTML(`<span class="pill ` + s.String() + `">` + strings.ReplaceAll(s.String(), "_", " ") + `</span>`)
 		},
-		"words":   func(s any) template.HTML { return words(fmt.Sprint(s)) },
+		"words": func(s any) template.HTML { return words(fmt.Sprint(s)) },
+		"reason": func(r consent.Reason) template.HTML {
+			if r == consent.CRMOptOut {
+				return "the box is ticked in the CRM"
+			}
+			return words(r)
+		},
 		"option":  func(s any) string { return plainWords(fmt.Sprint(s)) }, // where no element may be
 		"whose":   func(s consent.Source) string { return sourceNames[s] },
 		"work":    func(k ledger.OwedKind) string { return cmp.Or(workNames[k], string(k)) },

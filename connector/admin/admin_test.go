@@ -35,6 +35,7 @@ import (
 	"github.com/heed-sms/heed/connector/ledger/local"
 	"github.com/heed-sms/heed/connector/people"
 	"github.com/heed-sms/heed/connector/reply"
+	"github.com/heed-sms/heed/crm"
 	"github.com/heed-sms/heed/crm/crmtest"
 	"github.com/heed-sms/heed/sms"
 	"github.com/heed-sms/heed/sms/phone"
@@ -121,7 +122,7 @@ func newHouseAt(t testing.TB, now func() time.Time, zone *time.Location) *house 
 			if format == "csv" {
 				return reconcile.CSV(w, p, corrections)
 			}
-			return reconcile.HTML(w, p, corrections, reconcile.TextOptions{Zone: zone})
+			return reconcile.HTML(w, p, corrections, reconcile.TextOptions{Zone: zone, Back: map[string]string{"page": "/reports"}[format]})
 		},
 		Evidence: func(ctx context.Context, w io.Writer, n phone.Number, who, why string) error {
 			_, err := evidence.Write(ctx, w, l, evidence.Options{Number: n, At: now(), By: who, Why: why, Heed: "test"})
@@ -570,7 +571,7 @@ func TestAReportIsAPageOfItsOwn(t *testing.T) {
 	}
 	b := h.person("vic", people.Viewer)
 	b.get("/reports").want(200, "/reports/rec_1")
-	a := b.get("/reports/rec_1").want(200, "Reconciliation report", "rec_1")
+	a := b.get("/reports/rec_1").want(200, "Reconciliation report", "rec_1", `<a href="/reports">← Reports</a>`)
 	if csp := a.header.Get("Content-Security-Policy"); strings.Contains(csp, "script") || !strings.Contains(csp, "default-src 'none'") {
 		t.Errorf("policy %q", csp)
 	}
@@ -702,5 +703,51 @@ func TestNoAddressLeadsAnywhereElse(t *testing.T) {
 	b.get("/").want(200, "signed in as")
 	if h.l.State(cleo) == consent.OptedOut || h.l.State(bob) != consent.Held || strings.Contains(h.audited(), "bulk") || strings.Contains(h.audited(), "retry") {
 		t.Errorf("a GET changed something: %s", h.audited())
+	}
+}
+
+// The page of a number says of boxes and lists what came of them, and does not contradict itself.
+func TestANumbersPageSaysWhatBecameOfBoxesAndLists(t *testing.T) {
+	h := newHouse(t)
+	b := h.person("vic", people.Viewer)
+	now := time.Now().UTC()
+	out := consent.Change{Action: consent.OptOut, Source: consent.CRM, At: now}
+	if _, err := h.l.Append(t.Context(), ledger.Event{Kind: ledger.KindConsent, At: now, Number: cleo, Consent: &ledger.Consent{Change: out, Why: "test"}},
+		ledger.Event{Kind: ledger.KindWritten, At: now, Number: cleo, Written: &ledger.Written{Want: true}},
+		ledger.Event{Kind: ledger.KindTold, At: now, Number: cleo, Told: &ledger.Told{Want: true}}); err != nil {
+		t.Fatal(err)
+	}
+	path := "/numbers/" + cleo.String()
+	b.get(path).want(200, "A message would not be sent: the box is ticked in the CRM.", "No record has this number; no box to set", "No list of the provider's was told").
+		without("crm opt out", "own list was told", "as it should be")
+	h.knows(cleo, crm.Key{Object: "Contact", ID: "003000000000001AAA"})
+	refused := ledger.ToldResult{Account: "second", Class: "rejected"}
+	for _, c := range []struct {
+		results []ledger.ToldResult
+		says    string
+	}{{[]ledger.ToldResult{{Account: "main"}}, "own list was told"}, {[]ledger.ToldResult{refused}, "own list could not be told"}, {[]ledger.ToldResult{{Account: "main"}, refused}, "Not every list of the provider"}} {
+		if _, err := h.l.Append(t.Context(), ledger.Event{Kind: ledger.KindTold, At: now, Number: cleo, Told: &ledger.Told{Want: true, Results: c.results}}); err != nil {
+			t.Fatal(err)
+		}
+		b.get(path).want(200, c.says)
+	}
+	b.get(path).want(200, "Every box was already as it should be").without("No record has this number")
+	h.text(bob, "who is this?")
+	b.get("/").want(200, "1 message, 0 of them opt-outs")
+}
+
+// A browser is shown a page where nothing is; a program has the server's own answer.
+func TestAnUnknownAddressIsAPageForABrowserOnly(t *testing.T) {
+	h := newHouse(t)
+	b := h.person("vic", people.Viewer)
+	if a := b.get("/no/such/address").want(404, "There is nothing under this address", "signed in as"); !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") {
+		t.Errorf("%v", a.header)
+	}
+	req := must(http.NewRequestWithContext(t.Context(), "GET", h.srv.URL+"/no/such/address", nil))
+	req.Header.Set("Accept", "application/json")
+	resp := must(b.c.Do(req))
+	_ = resp.Body.Close()
+	if kind := resp.Header.Get("Content-Type"); resp.StatusCode != http.StatusNotFound || !strings.HasPrefix(kind, "text/plain") {
+		t.Errorf("HTTP %d %s, and the server replaces plain text only", resp.StatusCode, kind)
 	}
 }

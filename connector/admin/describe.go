@@ -85,7 +85,7 @@ func describe(e ledger.Event) entry {
 			x.What = "No record has this number; no box to set"
 		case failed > 0:
 			x.Tone = "warn"
-			x.What = say("%s of %s boxes could not be set", fmt.Sprint(failed), fmt.Sprint(len(e.Written.Results)))
+			x.What = say("%s of %s could not be set", fmt.Sprint(failed), count(len(e.Written.Results), "box", "boxes"))
 		}
 	case e.Correction != nil:
 		x.What = say("A reconciliation found a difference: %s", words(e.Correction.Cause))
@@ -96,9 +96,22 @@ func describe(e ledger.Event) entry {
 		x.What = "No confirmation was sent"
 		x.Body = e.Dropped.Why
 	case e.Told != nil:
-		x.What = "The provider's own list was told"
+		failed := 0
 		for _, r := range e.Told.Results {
+			if r.Class != "" {
+				failed++
+			}
 			note("%s%s", r.Account, prefixed(": ", strings.TrimSpace(plainWords(r.Class)+" "+r.Text)))
+		}
+		switch {
+		case len(e.Told.Results) == 0: // no account has one that heed may write, or only a START takes the number off it
+			x.What = "No list of the provider's was told"
+		case failed == len(e.Told.Results):
+			x.What, x.Tone = "The provider's own list could not be told", "warn"
+		case failed > 0:
+			x.What, x.Tone = "Not every list of the provider's could be told", "warn"
+		default:
+			x.What = "The provider's own list was told"
 		}
 	case e.Relayed != nil:
 		x.What = say("The client was told: %s", words(e.Relayed.Status))
@@ -227,6 +240,14 @@ func say(format string, args ...any) template.HTML {
 		args[i] = string(a.(template.HTML))
 	}
 	return template.HTML(fmt.Sprintf(format, args...))
+}
+
+// count is a number of things in words.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // isolated shows other people's words, and nothing around them notices.

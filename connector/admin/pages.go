@@ -375,6 +375,9 @@ func (h *Handler) number(w http.ResponseWriter, r *http.Request) error {
 			data.Received++
 		}
 		x := describe(e)
+		if e.Written != nil && len(e.Written.Results) == 0 && len(data.Records) > 0 {
+			x.What = "Every box was already as it should be"
+		}
 		if x.message != nil {
 			messages[x.message.ID] = &x
 		}
@@ -620,7 +623,7 @@ func (h *Handler) report(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	format := "html"
+	format := "page"
 	if r.URL.Query().Get("format") == "csv" {
 		format = "csv"
 		w.Header().Set("Content-Disposition", `attachment; filename="heed-report.csv"`)

@@ -238,6 +238,26 @@ func TestTheSummarySaysWhatHappenedAndRunsNothing(t *testing.T) {
 	}
 }
 
+// An event about the provider's own list says in its headline whether anybody was told.
+func TestTheHeadlineOfAListsEventIsItsOutcome(t *testing.T) {
+	taken, refused := ledger.ToldResult{Account: "main"}, ledger.ToldResult{Account: "second", Class: "rejected", Text: "no"}
+	for _, c := range []struct {
+		told       ledger.Told
+		what, note string
+	}{
+		{ledger.Told{Want: true}, "No list of the provider's was told", "no account has one that heed may write"},
+		{ledger.Told{}, "No list of the provider's was told", "no account has one that heed may write, or only the recipient's START takes the number off it"},
+		{ledger.Told{Want: true, Results: []ledger.ToldResult{taken}}, "The provider's own list was told", "main: done"},
+		{ledger.Told{Want: true, Results: []ledger.ToldResult{refused}}, "The provider's own list could not be told", "second: rejected no"},
+		{ledger.Told{Want: true, Results: []ledger.ToldResult{refused, taken}}, "Not every list of the provider's could be told", "second: rejected no|main: done"},
+	} {
+		x := describe(ledger.Event{Kind: ledger.KindTold, Number: ada, Told: &c.told})
+		if notes := strings.Join(x.Notes, "|"); x.What != c.what || notes != c.note {
+			t.Errorf("%+v: %q %q, want %q %q", c.told, x.What, notes, c.what, c.note)
+		}
+	}
+}
+
 // Every byte of a packet counts. HEED_EVIDENCE_FLIP=all tries each one, otherwise a sample.
 func TestAFlippedByteIsRefusedAndNamed(t *testing.T) {
 	b := write(t, world(t))
@@ -268,6 +288,18 @@ func TestAFlippedByteIsRefusedAndNamed(t *testing.T) {
 		if named[name] == 0 {
 			t.Errorf("no flipped byte was found in %s: %v", name, named)
 		}
+	}
+	// Damage that leaves no JSON is told as what it is, and not as a mistake of syntax.
+	for _, quote := range []string{`"head_seq"`, `"prev":`, `"kind"`} {
+		at := bytes.Index(b, []byte(quote))
+		if quote == `"kind"` { // records have the word too; the last one is an anchor's
+			at = bytes.LastIndex(b, []byte(quote))
+		}
+		b[at] ^= 1
+		if _, err := verify(b); err == nil || !strings.HasPrefix(err.Error(), "the packet was changed: ") {
+			t.Errorf("%s was flipped: %v", quote, err)
+		}
+		b[at] ^= 1
 	}
 	if _, err := verify(b); err != nil {
 		t.Fatal(err)
@@ -403,6 +435,37 @@ func TestAnAnchorFromElsewhereProvesWhatCameBefore(t *testing.T) {
 	// The same events in another ledger: a packet that is sound in itself, and not what the report saw.
 	if _, err := verify(write(t, world(t)), Known{0, rep.Anchors[0].Hash}); err == nil || !strings.Contains(err.Error(), "NOT PROVEN") {
 		t.Errorf("another ledger's packet: %v", err)
+	}
+	// An anchor that the packet has nothing of is only called a sign of change where it is one.
+	first, head := rep.Packet.First, rep.Packet.Head
+	var steps []uint64
+	for l := range strings.Lines(unzip(t, b)[proofName]) {
+		var s step
+		if err := json.Unmarshal([]byte(l), &s); err != nil {
+			t.Fatal(err)
+		}
+		steps = append(steps, s.Seq)
+	}
+	between := first + 1
+	for slices.Contains(steps, between) {
+		between++
+	}
+	for _, c := range []struct {
+		seq        uint64
+		says       string
+		accusation bool
+	}{
+		{head + 25, fmt.Sprintf("anchor %d is newer than this packet, which ends at %d: export a new one", head+25, head), false},
+		{first - 1, fmt.Sprintf("anchor %d is older than the number's first event (%d): it can prove nothing here", first-1, first), false},
+		{between, fmt.Sprintf("event %d is no link of this packet", between), false},
+		{first, "the ledger was changed", true},
+		{rep.Anchors[1].Seq, "the ledger was changed", true},
+		{head, "the ledger was changed", true},
+	} {
+		_, err := verify(b, Known{c.seq, Hash{1}})
+		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "was changed") != c.accusation {
+			t.Errorf("anchor %d of %d to %d: %v, want %q", c.seq, first, head, err, c.says)
+		}
 	}
 	for _, s := range []string{"", "12", "0:" + rep.Anchors[0].Hash.String(), "x:" + rep.Anchors[0].Hash.String(), rep.Anchors[0].Hash.String() + "0", "1:"} {
 		if k, err := ParseKnown(s); err == nil {

@@ -303,12 +303,27 @@ func describe(e ledger.Event) (x described) {
 		x.What = fmt.Sprintf("The answer to event %d was not sent", e.Dropped.Of)
 		note("%s", e.Dropped.Why)
 	case e.Told != nil:
-		x.What = "The provider's own list was told"
+		failed := 0
 		for _, r := range e.Told.Results {
+			if r.Class != "" {
+				failed++
+			}
 			note("%s: %s", r.Account, strings.TrimSpace(orDone(r.Class)+" "+r.Text))
 		}
-		if len(e.Told.Results) == 0 {
-			note("no account has one that heed may write")
+		switch {
+		case len(e.Told.Results) == 0:
+			x.What = "No list of the provider's was told"
+			if e.Told.Want {
+				note("no account has one that heed may write")
+			} else { // an undo by hand does not take a number off a list
+				note("no account has one that heed may write, or only the recipient's START takes the number off it")
+			}
+		case failed == len(e.Told.Results):
+			x.What = "The provider's own list could not be told"
+		case failed > 0:
+			x.What = "Not every list of the provider's could be told"
+		default:
+			x.What = "The provider's own list was told"
 		}
 	case e.Relayed != nil:
 		x.What = "A client was told where its message stands: " + e.Relayed.Status

@@ -31,9 +31,16 @@ type BadPacketError struct {
 	Record int    // line of records.jsonl, 0 if it is none in particular
 	Seq    uint64 // the event, likewise
 	Reason string
+
+	unreadable bool // so it is no packet as heed writes one, whatever Reason says of syntax
 }
 
 func (e *BadPacketError) Error() string {
+	if e.unreadable {
+		plain := *e
+		plain.unreadable = false
+		return "the packet was changed: " + plain.Error()
+	}
 	switch {
 	case e.Record > 0:
 		return fmt.Sprintf("%s: record %d (event %d): %s", e.File, e.Record, e.Seq, e.Reason)
@@ -143,7 +150,9 @@ func clean(s string) string {
 
 // small reads a JSON file of bounded size.
 func (p *packet) small(name string, limit int64, into any) error {
-	bad := func(err error) error { return &BadPacketError{File: name, Reason: clean(err.Error())} }
+	bad := func(err error) error {
+		return &BadPacketError{File: name, Reason: clean(err.Error()), unreadable: true}
+	}
 	f, err := p.files[name].Open()
 	if err != nil {
 		return bad(err)
@@ -175,7 +184,7 @@ type lines struct {
 func (p *packet) lines(name string, limit int) (*lines, error) {
 	f, err := p.files[name].Open()
 	if err != nil {
-		return nil, &BadPacketError{File: name, Reason: clean(err.Error())}
+		return nil, &BadPacketError{File: name, Reason: clean(err.Error()), unreadable: true}
 	}
 	return &lines{name: name, f: f, r: bufio.NewReaderSize(f, 64<<10), max: limit}, nil
 }
@@ -199,7 +208,7 @@ func (l *lines) next() ([]byte, error) {
 		case errors.Is(err, io.EOF):
 			err = fmt.Errorf("line %d is cut off", l.n)
 		}
-		return nil, &BadPacketError{File: l.name, Reason: clean(err.Error())}
+		return nil, &BadPacketError{File: l.name, Reason: clean(err.Error()), unreadable: true}
 	}
 }
 
@@ -227,7 +236,7 @@ func (p *packet) walk(fn func(s step, payload []byte) error) error {
 		dec := json.NewDecoder(bytes.NewReader(b))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&s); err != nil {
-			return &BadPacketError{File: proofName, Reason: fmt.Sprintf("line %d: %s", proof.n, clean(err.Error()))}
+			return &BadPacketError{File: proofName, Reason: fmt.Sprintf("line %d: %s", proof.n, clean(err.Error())), unreadable: true}
 		}
 		var payload []byte
 		if s.Record != 0 {
@@ -258,7 +267,7 @@ func (p *packet) check(rep *Report, known []Known) error {
 	var hash chain.Hash
 	records := 0
 	anchors := rep.Anchors
-	met := make([]bool, len(known))
+	met, other := make([]bool, len(known)), make([]bool, len(known))
 	rep.Vouched = make([]Vouch, len(known))
 	err := p.walk(func(s step, payload []byte) error {
 		l := s.link()
@@ -271,7 +280,7 @@ func (p *packet) check(rep *Report, known []Known) error {
 			}
 			var nonce chain.Nonce
 			if n, err := hex.Decode(nonce[:], []byte(s.Nonce)[:min(len(s.Nonce), 2*len(nonce))]); err != nil || n != len(nonce) || len(s.Nonce) != 2*n {
-				return &BadPacketError{File: proofName, Seq: s.Seq, Reason: "its nonce is not 32 hexadecimal digits"}
+				return &BadPacketError{File: proofName, Seq: s.Seq, Reason: "its nonce is not 32 hexadecimal digits", unreadable: true}
 			}
 			if chain.Digest(nonce, payload) != l.Digest {
 				return bad("it is not what was recorded: its SHA-256 is not the digest in the proof")
@@ -299,6 +308,8 @@ func (p *packet) check(rep *Report, known []Known) error {
 			if k.Hash == Hash(hash) && (k.Seq == 0 || k.Seq == at) {
 				met[i] = true
 				rep.Vouched[i] = Vouch{Anchor{Seq: at, Hash: k.Hash}, records}
+			} else if k.Seq == at {
+				other[i] = true
 			}
 		}
 		return nil
@@ -320,7 +331,7 @@ func (p *packet) check(rep *Report, known []Known) error {
 	}
 	for i, k := range known {
 		if !met[i] {
-			return &BadPacketError{Reason: fmt.Sprintf("NOT PROVEN by the anchor %s: no event on this packet's chain has that hash. The packet goes through the anchors of nightly and manual reports from the number's first event on; if yours is one of those, the ledger was changed after that report, or it is another ledger's", k.Hash)}
+			return &BadPacketError{Reason: "NOT PROVEN: " + unmet(*pk, k, other[i])}
 		}
 		for _, a := range rep.Anchors {
 			if a.Seq == rep.Vouched[i].Anchor.Seq {
@@ -330,6 +341,23 @@ func (p *packet) check(rep *Report, known []Known) error {
 		}
 	}
 	return nil
+}
+
+// unmet says why a packet that is sound in itself has nothing of a known hash. Only another hash of the same event says that
+// somebody changed something: a packet ends with its export, and its chain leaves most events out.
+func unmet(pk Packet, k Known, other bool) string {
+	const through = "a packet's chain goes through the number's own events and the anchors of nightly and manual reports only"
+	switch {
+	case k.Seq > pk.Head:
+		return fmt.Sprintf("anchor %d is newer than this packet, which ends at %d: export a new one", k.Seq, pk.Head)
+	case k.Seq != 0 && k.Seq < pk.First:
+		return fmt.Sprintf("anchor %d is older than the number's first event (%d): it can prove nothing here", k.Seq, pk.First)
+	case other:
+		return fmt.Sprintf("event %d has another hash on this packet's chain than the anchor %d:%s: the ledger was changed after the anchor was taken, or one of the two is another ledger's", k.Seq, k.Seq, k.Hash)
+	case k.Seq != 0:
+		return fmt.Sprintf("event %d is no link of this packet, so the anchor says nothing about it: %s. Take the anchor line of such a report; for any other, heed verify --anchor looks at the ledger itself", k.Seq, through)
+	}
+	return fmt.Sprintf("no link of this packet has the hash %s: %s. Give the anchor as SEQ:HASH to learn whether it lies outside the packet, or the ledger was changed", k.Hash, through)
 }
 
 // compare writes the packet again from its proof and records and compares every byte.

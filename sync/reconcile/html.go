@@ -43,6 +43,7 @@ var htmlTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 // htmlReport is what the template shows.
 type htmlReport struct {
 	Pass       ledger.Pass
+	Back       string
 	Figures    *ledger.Figures
 	At         func(time.Time) string
 	Exact      func(time.Time) string
@@ -98,7 +99,7 @@ func HTML(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 	if zone == nil {
 		zone = time.UTC
 	}
-	r := htmlReport{Pass: p, Figures: p.Figures,
+	r := htmlReport{Pass: p, Back: o.Back, Figures: p.Figures,
 		At:    func(t time.Time) string { return t.In(zone).Format("2006-01-02 15:04:05 MST") },
 		Exact: func(t time.Time) string { return t.In(zone).Format("2006-01-02 15:04:05.000 MST") },
 		Out:   p.Counts[numbersOut], Set: p.Counts[numbersSettled], Waiting: p.Counts[numbersWaiting], Parked: p.Counts[numbersParked],

@@ -21,6 +21,7 @@ import (
 type TextOptions struct {
 	Zone  *time.Location // for times; UTC if nil
 	Limit int            // corrections listed for each cause; 50 if 0, all if negative
+	Back  string         // address of the list of reports, for HTML that is served beside it; "" if it is mailed or saved
 }
 
 // countNames are the counts that a report names, in its order. Others are listed after them as they are.

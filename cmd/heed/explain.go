@@ -33,7 +33,7 @@ type explanation struct {
 	Why      string        `json:"why,omitempty"`    // in their words, or the evidence
 	CRM      string        `json:"crm,omitempty"`    // where a box was ticked …
 	Record   *crm.Key      `json:"record,omitempty"` // … and on which record
-	Lifts    string        `json:"lifts"` // what would change it
+	Lifts    string        `json:"lifts"`            // what would change it
 	Records  []recordState `json:"records"`
 	Owed     []string      `json:"owed"` // work for the number that is not done
 }

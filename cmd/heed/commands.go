@@ -268,13 +268,16 @@ func describe(e ledger.Event) string {
 		if e.Consent.Actor != "" {
 			s += " (" + e.Consent.Actor + ")"
 		}
-		return s
+		if r := e.Consent.Record; r != nil {
+			s += ", " + r.Object + " " + r.ID
+		}
+		return s + quoted(": ", e.Consent.Why)
 	case e.Opened != nil:
-		return fmt.Sprintf("send asked for by %s: %s, %s (%s)", e.Opened.Caller, e.Opened.Decision.Verdict, e.Opened.Decision.Reason, e.Opened.ID)
+		return fmt.Sprintf("send asked for by %s: %s, %s (%s)", e.Opened.Caller, e.Opened.Decision.Verdict, e.Opened.Decision.Reason, e.Opened.ID) + quoted(": ", e.Opened.Body)
 	case e.Outcome != nil:
-		return fmt.Sprintf("send %s: %s %s", e.Outcome.Message, e.Outcome.Status, e.Outcome.Error)
+		return strings.TrimSpace(fmt.Sprintf("send %s: %s %s", e.Outcome.Message, e.Outcome.Status, e.Outcome.Error))
 	case e.Status != nil:
-		return fmt.Sprintf("provider told: %s %s", e.Status.Delivery, e.Status.Code)
+		return strings.TrimSpace(fmt.Sprintf("provider told: %s %s", e.Status.Delivery, e.Status.Code))
 	case e.Written != nil:
 		if len(e.Written.Results) == 0 {
 			return "CRM: nothing to change"
@@ -310,9 +313,17 @@ func describe(e ledger.Event) string {
 		}
 		return "provider's own list: " + strings.Join(parts, "; ")
 	case e.Act != nil:
-		return e.Act.What + " by " + e.Act.Who
+		return e.Act.What + " by " + e.Act.Who + quoted(": ", e.Act.Why)
 	}
 	return string(e.Kind)
+}
+
+// quoted is a text in quotation marks behind what leads to it, and nothing for none.
+func quoted(lead, text string) string {
+	if text == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s%q", lead, text)
 }
 
 func verifyCommand(std stdio, o *options) *cobra.Command {

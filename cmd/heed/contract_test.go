@@ -191,6 +191,7 @@ const (
 	canaryHeld   = "+12065550172" // texts something unclear
 	canaryListed = "+12065550173" // is in a list
 	canaryAdded  = "+12065550174" // is opted out by hand
+	canaryTicked = "+12065550177" // is ticked in the CRM
 	canaryWords  = "please stop texting me, says Zinnia"
 	canaryUnsure = "who gave you this number? I never signed up. Zinnia"
 	canaryWhy    = "Zinnia asked at the phone"
@@ -212,6 +213,7 @@ func commandStory(t *testing.T, flags []string, others ...[]string) []told {
 	w, cfg := newSandbox(t, 0)
 	dir := t.TempDir()
 	contact := w.org.Insert("Contact", map[string]any{"LastName": "Story", "MobilePhone": "206-555-0171"})
+	ticked := w.org.Insert("Contact", map[string]any{"LastName": "Tick", "MobilePhone": "206-555-0177"})
 	boss := w.org.AddUser("boss@example.com", "Zinnia", "Smith")
 	quiet := strings.Replace(w.config(), `incremental: "@every 2s"`, `incremental: "@every 24h"`, 1) // the pass of the story is to find what is wrong
 	if err := os.WriteFile(cfg, []byte(quiet), 0o600); err != nil || quiet == w.config() {
@@ -226,8 +228,10 @@ func commandStory(t *testing.T, flags []string, others ...[]string) []told {
 	w.texted(t, canaryHeld, canaryUnsure)
 	w.sends(t, canaryStop, "Hello again Zinnia")
 	eventually(t, "the box is ticked", 10*time.Second, func() bool { return w.boxTicked("Contact", contact) })
-	if err := w.org.UpdateAs(boss, "Contact", contact, map[string]any{"SMS_Opt_Out__c": false}); err != nil {
-		t.Fatal(err)
+	for id, box := range map[string]bool{contact: false, ticked: true} {
+		if err := w.org.UpdateAs(boss, "Contact", id, map[string]any{"SMS_Opt_Out__c": box}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -275,7 +279,10 @@ func commandStory(t *testing.T, flags []string, others ...[]string) []told {
 	play(1, "heed optouts import", "optouts", "import", list, "--yes", "--why", canaryWhy)
 	look(1, "", "optouts", "import", list, "--dry-run")
 	look(0, "heed optouts list", "optouts", "list")
-	look(0, "", "history", canaryAdded)
+	for _, n := range []string{canaryAdded, canaryHeld, canaryTicked} {
+		look(0, "", "history", n)
+		look(0, "", "explain", n)
+	}
 	if len(others) > 0 {
 		play(0, "", "optouts", "export")
 		play(0, "", "optouts", "export", "--format", "json")

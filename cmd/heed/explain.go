@@ -7,12 +7,15 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/heed-sms/heed/connector/consent"
 	"github.com/heed-sms/heed/connector/ledger"
+	"github.com/heed-sms/heed/connector/reply"
+	"github.com/heed-sms/heed/crm"
 	"github.com/heed-sms/heed/sms/phone"
 )
 
@@ -26,7 +29,11 @@ type explanation struct {
 	Since    time.Time     `json:"since,omitzero"`           // when the state began
 	Word     string        `json:"on_the_word_of,omitempty"` // of the opt-out
 	Keyword  string        `json:"keyword,omitempty"`
-	Lifts    string        `json:"lifts"` // what would change it
+	Actor    string        `json:"actor,omitempty"`  // who entered or decided it: a person, an API key, the CRM user
+	Why      string        `json:"why,omitempty"`    // in their words, or the evidence
+	CRM      string        `json:"crm,omitempty"`    // where a box was ticked …
+	Record   *crm.Key      `json:"record,omitempty"` // … and on which record
+	Lifts    string        `json:"lifts"`            // what would change it
 	Records  []recordState `json:"records"`
 	Owed     []string      `json:"owed"` // work for the number that is not done
 }
@@ -44,6 +51,11 @@ func (h *house) explain(ctx context.Context, input string) (explanation, error) 
 	x := explanation{Number: n, Decision: string(d.Verdict), Reason: string(d.Reason), Event: known.Seq, Since: known.At(), Records: []recordState{}, Owed: []string{}}
 	if known.Facts.State() == consent.OptedOut {
 		x.Word, x.Keyword = string(known.Source), known.Keyword
+		c, err := h.optOutBy(ctx, n, known.Source)
+		if err != nil {
+			return x, err
+		}
+		x.Actor, x.Why, x.CRM, x.Record = c.Actor, c.Why, c.CRM, c.Record
 	}
 	x.Because, x.Lifts = because(d, known)
 	for _, c := range h.crms {
@@ -67,6 +79,22 @@ func (h *house) explain(ctx context.Context, input string) (explanation, error) 
 		x.Owed = append(x.Owed, line)
 	}
 	return x, err
+}
+
+// optOutBy returns the newest opt-out on the word of a source, as somebody entered it: who, why and where. It is empty
+// where a reply said it, which has its keyword.
+func (h *house) optOutBy(ctx context.Context, n phone.Number, source consent.Source) (newest ledger.Consent, err error) {
+	for e, err := range h.ledger.History(ctx, n) {
+		switch {
+		case err != nil:
+			return newest, err
+		case e.Inbound != nil && e.Inbound.Verdict == reply.OptOut && source == consent.Recipient:
+			newest = ledger.Consent{}
+		case e.Consent != nil && e.Consent.Action == consent.OptOut && e.Consent.Source == source && !e.Consent.At.Before(newest.At):
+			newest = *e.Consent
+		}
+	}
+	return newest, nil
 }
 
 // because explains a decision, and says what would lift it.
@@ -115,17 +143,36 @@ code is 0 whatever the decision is.`,
 	})
 }
 
+// wordOf says on whose word a number is opted out, by whom it was entered, and why.
+func (x explanation) wordOf() string {
+	word, actor := "the "+x.Word, printable([]string{x.Actor})[0]
+	switch {
+	case x.Record != nil: // what the pass noted for the reason says the same at more length
+		parts := []string{x.Record.Object + " " + x.Record.ID}
+		if actor != "" {
+			parts = append([]string{actor}, parts...)
+		}
+		return word + ": " + strings.Join(parts, ", ")
+	case x.Keyword != "":
+		return fmt.Sprintf("%s, %q", word, x.Keyword)
+	case actor != "" && x.Word == string(consent.Recipient): // an unclear reply
+		word += ", as " + actor + " decided"
+	case actor != "":
+		word += " " + actor
+	}
+	if x.Why != "" {
+		word += fmt.Sprintf(": %q", x.Why)
+	}
+	return word
+}
+
 func printExplanation(w io.Writer, x explanation) error {
 	fmt.Fprintf(w, "A send to %s would get: %s (%s)\n%s\n", x.Number, x.Decision, x.Reason, x.Because)
 	if !x.Since.IsZero() {
 		fmt.Fprintf(w, "Since     %s, event %d\n", x.Since.Format(time.RFC3339), x.Event)
 	}
 	if x.Word != "" {
-		said := ""
-		if x.Keyword != "" {
-			said = fmt.Sprintf(", %q", x.Keyword)
-		}
-		fmt.Fprintf(w, "Word of   the %s%s\n", x.Word, said)
+		fmt.Fprintf(w, "Word of   %s\n", x.wordOf())
 	}
 	fmt.Fprintf(w, "Changes   %s\n", x.Lifts)
 	for _, r := range x.Records {

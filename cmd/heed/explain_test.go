@@ -39,6 +39,64 @@ func TestEveryReasonIsExplainedWithWhatLiftsIt(t *testing.T) {
 	}
 }
 
+// Who said that a number is opted out, and why, is what a person at the command line asks next.
+func TestExplainAndHistorySayWhoAndWhy(t *testing.T) {
+	w, path := newSandbox(t, 0)
+	grace := w.org.AddUser("grace@example.com", "Grace", "Admin")
+	id := w.org.Insert("Contact", map[string]any{"LastName": "Ticked", "MobilePhone": "206-555-0146"})
+	p := startServe(t, w, path)
+	defer p.stop(t)
+	w.firstPass(t)
+	say := func(args ...string) string {
+		t.Helper()
+		out, errOut, code := heed(t, "", append(args, "-c", path)...)
+		if code != 0 {
+			t.Fatalf("heed %v: exit %d, %s", args, code, errOut)
+		}
+		return out
+	}
+	has := func(out string, want ...string) {
+		t.Helper()
+		for _, s := range want {
+			if !strings.Contains(out, s) {
+				t.Errorf("no %q in:\n%s", s, out)
+			}
+		}
+		for line := range strings.Lines(out) {
+			if line = strings.TrimSuffix(line, "\n"); strings.TrimRight(line, " ") != line {
+				t.Errorf("a blank at the end of %q", line)
+			}
+		}
+	}
+	me := whoami()
+	w.sends(t, "+12065550147", "Hello, your parcel")
+	say("optouts", "add", "+12065550147", "--why", "called, wants out")
+	has(say("explain", "+12065550147"), "Word of   the admin "+me+": \"called, wants out\"\n")
+	has(say("history", "+12065550147"), "opt_out by admin ("+me+"): \"called, wants out\"\n", ": \"Hello, your parcel\"\n")
+
+	for number, decision := range map[string]string{"+12065550148": "--opt-out", "+12065550149": "--release"} {
+		w.texted(t, number, "who gave you this number? I never signed up.")
+		say("holds", "resolve", number, decision, "--why", "spoke to them")
+	}
+	has(say("explain", "+12065550148"), "Word of   the recipient, as "+me+" decided: \"spoke to them\"\n")
+	has(say("history", "+12065550148"), "opt_out by recipient ("+me+"): \"spoke to them\"\n")
+	has(say("history", "+12065550149"), "release by admin ("+me+"): \"spoke to them\"\n")
+	// A STOP of their own says it now, and nobody decided that.
+	w.texted(t, "+12065550148", "STOP")
+	has(say("explain", "+12065550148"), "Word of   the recipient, \"stop\"\n")
+
+	if err := w.org.UpdateAs(grace, "Contact", id, map[string]any{"SMS_Opt_Out__c": true}); err != nil {
+		t.Fatal(err)
+	}
+	say("reconcile")
+	has(say("explain", "+12065550146"), "Word of   the crm: Grace Admin, Contact "+id+"\n")
+	has(say("history", "+12065550146"), "opt_out by crm (Grace Admin), Contact "+id+": \"")
+	var x explanation
+	if err := json.Unmarshal([]byte(say("explain", "+12065550146", "--json")), &x); err != nil || x.Actor != "Grace Admin" || x.Why == "" || x.CRM != "salesforce" || x.Record == nil || x.Record.ID != id {
+		t.Errorf("%v, %+v", err, x)
+	}
+}
+
 // A nightly report reaches those who want it, through the configuration.
 func TestTheNightlyReportIsDelivered(t *testing.T) {
 	w, path := newSandbox(t, 3)

@@ -309,6 +309,11 @@ func maskFields(v any, field string, fields map[string]func(string) string) any 
 			x[i] = maskFields(x[i], field, fields)
 		}
 	case map[string]any:
+		// The sentence about a correction names who it was.
+		by, _ := x["by"].(string)
+		if detail, ok := x["detail"].(string); ok && by != "" {
+			x["detail"] = strings.ReplaceAll(detail, by, maskName(by))
+		}
 		for k := range x {
 			x[k] = maskFields(x[k], k, fields)
 		}

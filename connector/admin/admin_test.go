@@ -655,7 +655,7 @@ func TestSpikesAndAlarms(t *testing.T) {
 	for i, c := range []struct {
 		name                  string
 		sent, percentOptedOut int
-	}{{"calm", 100, 4}, {"high", 100, 5}, {"alarming", 100, 10}, {"small", 40, 50}} {
+	}{{"calm", 100, 4}, {"high", 100, 5}, {"alarming", 100, 10}, {"small", 40, 50}, {"", 100, 10}} { // without a campaign there is no rate
 		at := noon.AddDate(0, 0, -1)
 		for k := range c.sent {
 			num, id := phone.FromUint64(13000000000+uint64(1000*i+k)), fmt.Sprint(c.name, k)
@@ -675,7 +675,7 @@ func TestSpikesAndAlarms(t *testing.T) {
 		got = append(got, strings.NewReplacer("<bdi>", "", "</bdi>", "").Replace(m[1]+m[2]))
 	}
 	want := []string{"10.0 % of those who got alarming opted out (10 of 100 messages): an alarm from 10 %.", "5.0 % of those who got high opted out (5 of 100 messages): high from 5 %.",
-		"Unusually many opt-outs on Tue 2026-03-10: 40, where 4 are usual for that weekday.", "Unusually many opt-outs on Tue 2026-03-17: 43, where 4 are usual for that weekday."}
+		"Unusually many opt-outs on Tue 2026-03-10: 40, where 4 are usual for that weekday.", "Unusually many opt-outs on Tue 2026-03-17: 53, where 4 are usual for that weekday."}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("the page warns:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}

@@ -138,7 +138,7 @@ func rates(m map[string]*rate) []rate {
 	var out []rate
 	for _, x := range slices.SortedFunc(maps.Values(m), func(a, b *rate) int { return cmp.Or(b.OptOuts-a.OptOuts, b.Sent-a.Sent, cmp.Compare(a.Name, b.Name)) }) {
 		x.Percent = "–"
-		if x.Sent > 0 {
+		if x.Sent > 0 && x.Name != "" { // what was sent without a name is not what people opted out of
 			p := 100 * float64(x.OptOuts) / float64(x.Sent)
 			x.Percent = fmt.Sprintf("%.1f %%", p)
 			switch {

@@ -20,15 +20,16 @@ var reportHTML string
 
 var htmlTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"short": short, "clockName": clockName, "campaignName": campaignName, "result": result,
-	"since": since,
-	"plain": func(s string) string { return plain(s, 500) },
-	"where": func(c ledger.Correction) string { return strings.Join(where(c), ", ") },
-	"lines": func(s string) []string { return strings.Split(s, "\n") },
-	"percent": func(n, of int) string {
-		if of == 0 {
+	"since":  since,
+	"plain":  func(s string) string { return plain(s, 500) },
+	"where":  func(c ledger.Correction) string { return strings.Join(where(c), ", ") },
+	"lines":  func(s string) []string { return strings.Split(s, "\n") },
+	"choose": choose,
+	"rate": func(c ledger.CampaignCount) string {
+		if c.Sent == 0 || c.Campaign == "" { // what was sent without a campaign is not what these opted out of
 			return "–"
 		}
-		return fmt.Sprintf("%.1f %%", 100*float64(n)/float64(of))
+		return fmt.Sprintf("%.1f %%", 100*float64(c.OptOuts)/float64(c.Sent))
 	},
 	"width": func(n, most int) int { // of a bar, in the chart's units
 		if n > 0 && most > 0 {

@@ -59,12 +59,12 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 	}
 
 	if _, ok := p.Counts[optOutsReceived]; ok {
-		say("%d opt-outs received = %d applied + %d pending + %d parked",
-			p.Counts[optOutsReceived], p.Counts[optOutsApplied], p.Counts[optOutsPending], p.Counts[optOutsParked])
+		say("%s received = %d applied + %d pending + %d parked",
+			counted(p.Counts[optOutsReceived], "opt-out"), p.Counts[optOutsApplied], p.Counts[optOutsPending], p.Counts[optOutsParked])
 	}
 	if _, ok := p.Counts[numbersOut]; ok {
-		say("%d numbers opted out = %d with every known box set + %d with boxes still to be set + %d waiting for a person",
-			p.Counts[numbersOut], p.Counts[numbersSettled], p.Counts[numbersWaiting], p.Counts[numbersParked])
+		say("%s opted out = %d with every known box set + %d with boxes still to be set + %d waiting for a person",
+			counted(p.Counts[numbersOut], "number"), p.Counts[numbersSettled], p.Counts[numbersWaiting], p.Counts[numbersParked])
 	}
 	found := 0
 	for _, n := range p.Causes {
@@ -78,7 +78,7 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 				parts = append(parts, fmt.Sprintf("%d %s", n, r.text))
 			}
 		}
-		say("%d differences found = %s", found, strings.Join(parts, " + "))
+		say("%s found = %s", counted(found, "difference"), strings.Join(parts, " + "))
 	case p.FinishedAt.IsZero():
 		say("No differences so far; the pass has not ended.")
 	case p.Error != "":
@@ -86,7 +86,7 @@ func Text(w io.Writer, p ledger.Pass, corrections iter.Seq2[ledger.Correction, e
 	case p.Counts[numbersWaiting]+p.Counts[numbersParked] > 0:
 		say("No new differences; the boxes above are still to be set.")
 	case standing(p) > 0:
-		say("No new differences; %d are known and left alone, see below.", standing(p))
+		say("No new differences; %d %s known and left alone, see below.", standing(p), choose(standing(p), "is", "are"))
 	default:
 		say("Nothing to report: CRM, provider and ledger agree.")
 	}
@@ -270,9 +270,9 @@ func figuresText(f *ledger.Figures, zone *time.Location, say func(string, ...any
 	} else {
 		say("Since the report before (%s), events %d to %d", at(f.From), f.After+1, f.UpTo)
 	}
-	say("  %8d  opt-outs, %d of them recovered from the provider's log", f.OptOuts, f.Recovered)
-	say("  %8d  messages sent", f.Sent)
-	line := fmt.Sprintf("  %8d  messages not sent", notSent(f))
+	say("  %8d  %s, %d of them recovered from the provider's log", f.OptOuts, choose(f.OptOuts, "opt-out", "opt-outs"), f.Recovered)
+	say("  %8d  %s sent", f.Sent, choose(f.Sent, "message", "messages"))
+	line := fmt.Sprintf("  %8d  %s not sent", notSent(f), choose(notSent(f), "message", "messages"))
 	if f.MessageCost > 0 {
 		line += fmt.Sprintf(", which would have cost %.2f", float64(notSent(f))*f.MessageCost)
 	}
@@ -281,9 +281,14 @@ func figuresText(f *ledger.Figures, zone *time.Location, say func(string, ...any
 		say("  %8d    %s", f.Prevented[reason], reason)
 	}
 	for _, c := range f.Clocks {
-		say("  %8d  opt-outs reached the %s: half within %s, 95 %% within %s, the slowest in %s%s", c.N, clockName(c.To), short(c.P50), short(c.P95), short(c.Worst), late(c))
+		say("  %8d  %s reached the %s: half within %s, 95 %% within %s, the slowest in %s%s", c.N, choose(c.N, "opt-out", "opt-outs"), clockName(c.To), short(c.P50), short(c.P95), short(c.Worst), late(c))
 	}
-	say("  %8d  sends were under way when their number opted out%s", len(f.InFlight)+f.InFlightMore, inFlightNote)
+	under := len(f.InFlight) + f.InFlightMore
+	if under == 1 {
+		say("  %8d  send was under way when its number opted out; its bytes had left before that was recorded, and it may have arrived", under)
+	} else {
+		say("  %8d  sends were under way when their number opted out%s", under, inFlightNote)
+	}
 	for _, x := range f.InFlight {
 		say("              %s to %s: begun %s, opt-out recorded %s, %s", x.Message, x.Number.Masked(), exact(x.Started), exact(x.Stop), x.Status)
 	}
@@ -293,9 +298,26 @@ func figuresText(f *ledger.Figures, zone *time.Location, say func(string, ...any
 	if len(f.Campaigns) > 0 {
 		say("  Opt-outs by campaign: %s.", attribution(f))
 		for _, c := range f.Campaigns {
-			say("  %8d  of %d messages: %s", c.OptOuts, c.Sent, campaignName(c))
+			if c.Campaign == "" { // what was sent without a campaign is not what these opted out of
+				say("  %8d  %s", c.OptOuts, campaignName(c))
+				continue
+			}
+			say("  %8d  of %s: %s", c.OptOuts, counted(c.Sent, "message"), campaignName(c))
 		}
 	}
+}
+
+// choose is the form of a word that fits a number.
+func choose(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+// counted is a number with its noun.
+func counted(n int, noun string) string {
+	return fmt.Sprintf("%d %s", n, choose(n, noun, noun+"s"))
 }
 
 const inFlightNote = "; their bytes had left before it was recorded, and they may have arrived"

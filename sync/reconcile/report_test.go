@@ -110,6 +110,28 @@ func TestReports(t *testing.T) {
 	}
 }
 
+// A report says "1 opt-out", and has no rate where nothing relates the opt-outs to what was sent.
+func TestOfOneThereIsASingularAndOfNoCampaignNoRate(t *testing.T) {
+	p := ledger.Pass{ID: "pass_1", Kind: Manual, StartedAt: minute(0), FinishedAt: minute(1), Causes: map[string]int{Unticked: 1}, Results: map[string]int{"done": 1},
+		Counts: map[string]int{optOutsReceived: 1, optOutsApplied: 1, numbersOut: 1, numbersSettled: 1}, Standing: []ledger.Standing{{Cause: CRMOnly, N: 1}},
+		Figures: &ledger.Figures{OptOuts: 1, Sent: 1, Prevented: map[string]int{"opted_out": 1}, Clocks: []ledger.Clock{{To: toBox, N: 1}}, InFlight: []ledger.InFlight{{Message: "msg_1", Number: ada}},
+			Campaigns: []ledger.CampaignCount{{Sent: 1, OptOuts: 15}, {Campaign: "spring", Sent: 1, OptOuts: 1}}}}
+	var text, page strings.Builder
+	if err := errors.Join(Text(&text, p, each(nil), TextOptions{}), HTML(&page, p, each(nil), TextOptions{})); err != nil {
+		t.Fatal(err)
+	}
+	for _, many := range []string{"1 opt-outs", "1  opt-outs", "1 numbers", "1 differences", "1  messages", "1 messages", "1  sends", "1500", "15  of"} {
+		if strings.Contains(text.String(), many) || strings.Contains(strings.NewReplacer("<strong>", "", "</strong>", "").Replace(page.String()), many) {
+			t.Errorf("%q is in:\n%s\n%s", many, text.String(), page.String())
+		}
+	}
+	for _, want := range []string{"1 opt-out received = ", "1 difference found", "15  (no campaign)\n", "1  of 1 message: spring"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in:\n%s", want, text.String())
+		}
+	}
+}
+
 // Other people's texts are in these files. They must neither run, nor reorder a line, nor be a formula.
 func TestHostileTextsAreHarmlessInEachFormat(t *testing.T) {
 	for _, name := range []string{"busy.html", "busy.csv", "busy.txt", "busy.json"} {

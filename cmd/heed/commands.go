@@ -301,6 +301,9 @@ func describe(e ledger.Event) string {
 	case e.Dropped != nil:
 		return "confirmation not sent: " + e.Dropped.Why
 	case e.Told != nil && len(e.Told.Results) == 0:
+		if !e.Told.Want { // only the recipient's START takes a number off a list
+			return "provider's own list: none was told"
+		}
 		return "provider's own list: no account has one that heed may write"
 	case e.Told != nil:
 		var parts []string

@@ -116,6 +116,20 @@ func TestEveryPartOfALinkCounts(t *testing.T) {
 	}
 }
 
+func TestADigestIsOfNonceAndPayload(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for length := range 2100 {
+		payload := make([]byte, length)
+		for i := range payload {
+			payload[i] = byte(rng.Uint32())
+		}
+		nonce := Nonce{1, byte(length)}
+		if want := sha256.Sum256(append(slices.Clone(nonce[:]), payload...)); Digest(nonce, payload) != want {
+			t.Fatalf("digest of %d bytes is another one", length)
+		}
+	}
+}
+
 func TestSkipsAreAsDocumented(t *testing.T) {
 	var got []uint64
 	for n := range uint64(16) {

@@ -296,7 +296,7 @@ func TestASecondDaemonIsRefusedAndSaysWhy(t *testing.T) {
 	}
 	shared := strings.Replace(string(text), "data_dir: "+other.dataDir, "data_dir: "+filepath.Join(filepath.Dir(cfg), w.dataDir), 1)
 	taken := strings.Replace(string(text), other.heedPublic, w.heedPublic, 1)
-	for _, c := range []struct{ config, want string }{{shared, "locked"}, {taken, "public.listen"}} {
+	for _, c := range []struct{ config, want string }{{shared, "locked"}, {taken, "another heed running on this address"}} {
 		if c.config == string(text) {
 			t.Fatal("the configuration of the sandbox has changed; this test must follow")
 		}

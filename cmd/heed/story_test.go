@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -450,5 +451,18 @@ func TestCheckFindsTheEmulatedWorldInOrder(t *testing.T) {
 	}
 	if out, _, code := heed(t, "", "check", "-c", cfg); code != exitOK {
 		t.Errorf("online: exit code %d\n%s", code, out)
+	}
+}
+
+type closedPipe struct{}
+
+func (closedPipe) Write([]byte) (int, error) { return 0, syscall.EPIPE }
+
+func TestADemoThatNobodyReadsLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	code := run(t.Context(), []string{"demo", "--records", "1"}, stdio{In: strings.NewReader(""), Out: closedPipe{}, Err: io.Discard})
+	if left, err := os.ReadDir(dir); code != exitFailed || err != nil || len(left) != 0 {
+		t.Errorf("exit %d, %v left, %v", code, left, err)
 	}
 }

@@ -435,10 +435,12 @@ func printVerify(w io.Writer, r verifyReport) {
 }
 
 func backupCommand(std stdio, o *options) *cobra.Command {
-	return o.withJSON(&cobra.Command{
+	var overwrite bool
+	c := o.withJSON(&cobra.Command{
 		Use:   "backup FILE",
 		Short: "Write a consistent copy of the ledger, while the daemon runs or not",
-		Long: `Write a tar archive with the journal, from which everything else is computed. FILE may be - for standard output.
+		Long: `Write a tar archive with the journal, from which everything else is computed. FILE may be - for standard output; it
+appears when it is complete, and one that is there already is kept unless --overwrite is said.
 
 To restore, stop heed, unpack the archive into an empty data_dir, and start heed: it computes its index, and the first
 pass reads the CRM and the provider's log.`,
@@ -447,6 +449,9 @@ pass reads the CRM and the provider's log.`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if args[0] == "-" && (o.noPII || o.json) {
 				return usageError{errors.New("FILE is -: the archive itself goes to standard output, and nothing in it is masked")}
+			}
+			if info, err := os.Stat(args[0]); err == nil && info.Mode().IsRegular() && !overwrite && args[0] != "-" {
+				return fmt.Errorf("%s is there already and was left as it is: take another name, or say --overwrite", args[0])
 			}
 			client, err := o.control(c.Context(), std)
 			if err != nil {
@@ -486,6 +491,8 @@ pass reads the CRM and the provider's log.`,
 			return nil
 		},
 	})
+	c.Flags().BoolVar(&overwrite, "overwrite", false, "replace FILE if it is there")
+	return c
 }
 
 // backupSize is the header with the number of bytes that a backup will have, about.

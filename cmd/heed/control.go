@@ -315,7 +315,7 @@ func answer(w http.ResponseWriter, fn func() (any, error)) {
 		switch {
 		case errors.Is(err, ledger.ErrNotFound):
 			status = http.StatusNotFound
-		case errors.As(err, &filter), errors.Is(err, export.ErrColumn):
+		case errors.As(err, &filter), errors.Is(err, export.ErrColumn), errors.Is(err, errNoRole):
 			status = http.StatusUnprocessableEntity
 		}
 		v = step{Error: err.Error()}

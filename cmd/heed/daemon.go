@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -145,12 +146,20 @@ type daemon struct {
 // listen binds the listeners before anything else is started: an address in use is found out at once.
 func listen(cfg *config.Config) (public, admin net.Listener, err error) {
 	if public, err = net.Listen("tcp", cfg.Public.Listen); err != nil {
-		return nil, nil, fmt.Errorf("public.listen: %w", err)
+		return nil, nil, fmt.Errorf("public.listen: %w", taken(err))
 	}
 	if admin, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("admin.listen: %w", err), public.Close())
+		return nil, nil, errors.Join(fmt.Errorf("admin.listen: %w", taken(err)), public.Close())
 	}
 	return public, admin, nil
+}
+
+// taken says what an address in use often means.
+func taken(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w: is another heed running on this address? heed healthcheck tells", err)
+	}
+	return err
 }
 
 // serve runs the daemon until ctx ends or something that it cannot live without fails. It stops in reverse order:

@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -66,6 +68,10 @@ With --exit the command ends after the story: with 0 if every step held, with 1 
 			}
 			ctx, cancel := context.WithCancel(c.Context())
 			defer cancel()
+			// Where nobody reads any more (heed demo | head), a write is to fail and not to end the process: the directory goes.
+			signal.Ignore(syscall.SIGPIPE)
+			defer signal.Reset(syscall.SIGPIPE)
+			out := &watchedWriter{w: std.Out, failed: cancel}
 			up := make(chan *daemon, 1)
 			ended := make(chan error, 1)
 			go func() { ended <- serve(ctx, cfg, drv, log, func(d *daemon) { up <- d }) }()
@@ -73,7 +79,7 @@ With --exit the command ends after the story: with 0 if every step held, with 1 
 			case err := <-ended:
 				return err
 			case d := <-up:
-				s := &story{world: w, daemon: d, std: std, dataDir: cfg.DataDir}
+				s := &story{world: w, daemon: d, std: stdio{In: std.In, Out: out, Err: std.Err}, dataDir: cfg.DataDir}
 				_, s.colour = terminal(std.Out)
 				failed := s.play(ctx)
 				if !failed && !exit && ctx.Err() == nil {
@@ -84,8 +90,8 @@ With --exit the command ends after the story: with 0 if every step held, with 1 
 				if err := <-ended; err != nil {
 					return err
 				}
-				if failed {
-					return errFailed
+				if failed || out.err != nil {
+					return errFailed // nobody reads why
 				}
 				return nil
 			}
@@ -94,6 +100,22 @@ With --exit the command ends after the story: with 0 if every step held, with 1 
 	c.Flags().BoolVar(&exit, "exit", false, "end after the story")
 	c.Flags().IntVar(&records, "records", 300, "people to seed the org with, beside the one of the story")
 	return c
+}
+
+// watchedWriter says when nothing can be written any more.
+type watchedWriter struct {
+	w      io.Writer
+	failed func()
+	err    error // the first
+}
+
+func (w *watchedWriter) Write(p []byte) (int, error) {
+	n, err := w.w.Write(p)
+	if err != nil && w.err == nil {
+		w.err = err
+		w.failed()
+	}
+	return n, err
 }
 
 // story plays the main job and checks each step.

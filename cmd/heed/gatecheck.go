@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -190,7 +191,7 @@ func createWhole(name string) (*wholeFile, error) {
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), ".heed-part-*")
 	if err != nil {
-		return nil, err
+		return nil, asNamed(name, err)
 	}
 	return &wholeFile{bufio.NewWriter(f), f, name}, nil
 }
@@ -201,13 +202,29 @@ func (w *wholeFile) end(err error) error {
 		return errors.Join(err, w.Flush(), w.f.Close())
 	}
 	defer os.Remove(w.f.Name())
+	defer w.f.Close() // again, where a step fails
 	if err != nil {
-		return errors.Join(err, w.f.Close())
+		return asNamed(w.name, err)
 	}
-	if err := errors.Join(w.Flush(), w.f.Sync(), w.f.Close()); err != nil {
-		return err
+	for _, step := range []func() error{w.Flush, w.f.Sync, w.f.Close, func() error { return os.Rename(w.f.Name(), w.name) }} {
+		if err := step(); err != nil {
+			return asNamed(w.name, err)
+		}
 	}
-	return os.Rename(w.f.Name(), w.name)
+	return nil
+}
+
+// asNamed is an error about the file that somebody asked for, not about the one that is renamed to it.
+func asNamed(name string, err error) error {
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path) && strings.HasPrefix(filepath.Base(path.Path), ".heed-part-"):
+		return &fs.PathError{Op: path.Op, Path: name, Err: path.Err}
+	case errors.As(err, &link):
+		return &fs.PathError{Op: link.Op, Path: name, Err: link.Err}
+	}
+	return err
 }
 
 // gateAnswer is the gate's decision on one number of a list.

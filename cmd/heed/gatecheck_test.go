@@ -348,7 +348,7 @@ func TestAnInterruptedCheckFailsEvenIfItsInputEnds(t *testing.T) {
 func TestWhoeverOptedOutIsBlockedInEverySpelling(t *testing.T) {
 	w, config := newSandbox(t, 0)
 	p := startServe(t, w, config)
-	if _, errOut, code := heed(t, "", "optouts", "add", "+12065550142", "-c", config); code != 0 {
+	if _, errOut, code := heed(t, "", "optouts", "add", "+12065550142", "--why", "called", "-c", config); code != 0 {
 		t.Fatal(errOut)
 	}
 	dir := t.TempDir()

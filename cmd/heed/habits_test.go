@@ -296,7 +296,7 @@ func TestASecondDaemonIsRefusedAndSaysWhy(t *testing.T) {
 	}
 	shared := strings.Replace(string(text), "data_dir: "+other.dataDir, "data_dir: "+filepath.Join(filepath.Dir(cfg), w.dataDir), 1)
 	taken := strings.Replace(string(text), other.heedPublic, w.heedPublic, 1)
-	for _, c := range []struct{ config, want string }{{shared, "locked"}, {taken, "public.listen"}} {
+	for _, c := range []struct{ config, want string }{{shared, "locked"}, {taken, "another heed running on this address"}} {
 		if c.config == string(text) {
 			t.Fatal("the configuration of the sandbox has changed; this test must follow")
 		}
@@ -321,6 +321,24 @@ func TestABackupOfARunningDaemonRestores(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "heed.tar")
 	if _, errOut, code := heed(t, "", "backup", "-c", cfg, file, "--log-level", "error"); code != exitOK {
 		t.Fatalf("backup: %d\n%s", code, errOut)
+	}
+	// What is there is kept, unless it is said otherwise; and an error names the file that was asked for.
+	if err := os.WriteFile(file+".old", []byte("older"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := func() string {
+		b, err := os.ReadFile(file + ".old")
+		return fmt.Sprint(string(b[:min(5, len(b))]), err)
+	}
+	if _, errOut, code := heed(t, "", "backup", "-c", cfg, file+".old", "--log-level", "error"); code != exitFailed || !strings.Contains(errOut, "--overwrite") || old() != "older<nil>" {
+		t.Errorf("over an older one: exit %d, %s, %q", code, errOut, old())
+	}
+	if _, errOut, code := heed(t, "", "backup", "-c", cfg, file+".old", "--overwrite", "--log-level", "error"); code != exitOK || old() == "older<nil>" {
+		t.Errorf("--overwrite: exit %d, %s, %q", code, errOut, old())
+	}
+	nowhere := filepath.Join(filepath.Dir(file), "nowhere", "heed.tar")
+	if _, errOut, code := heed(t, "", "backup", "-c", cfg, nowhere, "--log-level", "error"); code != exitFailed || !strings.Contains(errOut, nowhere) || strings.Contains(errOut, "heed-part") {
+		t.Errorf("into no directory: exit %d, %s", code, errOut)
 	}
 	restored := filepath.Join(t.TempDir(), "restored")
 	untar(t, file, restored)

@@ -205,7 +205,12 @@ func addOptOuts(std stdio, o *options) *cobra.Command {
 a file take heed optouts import.`,
 		Example: "  heed optouts add '(415) 555-0142' --why 'asked on the phone'\n  heed optouts add +14155550142 +14155550143 --why 'asked by mail' --yes",
 		Args:    cobra.MinimumNArgs(1),
-		RunE:    func(c *cobra.Command, args []string) error { return changeNumbers(c, std, o, args, b) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if strings.TrimSpace(b.why) == "" && !b.dryRun {
+				return errNoWhy
+			}
+			return changeNumbers(c, std, o, args, b)
+		},
 	})
 	b.add(c)
 	return c
@@ -315,6 +320,8 @@ type bulkResult struct {
 	UndoFile string `json:"undo_file,omitempty"` // what takes it back
 }
 
+var errNoWhy = usageError{errors.New("say --why: it is kept with your name")}
+
 // bulk plans a change, asks, and applies it. name is the list's, "" if it is no file; size is 0 if it is not known.
 func (o *options) bulk(c *cobra.Command, std stdio, b bulkFlags, name string, list io.Reader, size int64) (err error) {
 	_, asking := terminal(std.In)
@@ -324,7 +331,7 @@ func (o *options) bulk(c *cobra.Command, std stdio, b bulkFlags, name string, li
 	}
 	switch b.why = strings.TrimSpace(b.why); {
 	case b.why == "" && !b.dryRun:
-		return usageError{errors.New("say --why: it is kept with your name")}
+		return errNoWhy
 	case !b.yes && !b.dryRun && !asking:
 		return usageError{errors.New("nobody can be asked here: look with --dry-run, then say --yes")}
 	}
@@ -341,6 +348,13 @@ func (o *options) bulk(c *cobra.Command, std stdio, b bulkFlags, name string, li
 		}}, &plan)
 	stop()
 	if err != nil {
+		if name != "" {
+			err = fmt.Errorf("%s: %w", name, err)
+		}
+		return err
+	}
+	if plan.Rows == 0 {
+		err := errors.New("the list is empty")
 		if name != "" {
 			err = fmt.Errorf("%s: %w", name, err)
 		}

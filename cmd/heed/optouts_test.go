@@ -296,3 +296,20 @@ func TestEachCommandIsDocumented(t *testing.T) {
 		}
 	}
 }
+
+func TestAnEmptyListIsAnError(t *testing.T) {
+	w, cfg := newSandbox(t, 0)
+	p := startServe(t, w, cfg)
+	defer p.stop(t)
+	for name, text := range map[string]string{"nothing": "", "a header alone": "name,phone\n", "empty lines": "\n\n"} {
+		file := filepath.Join(t.TempDir(), "list.csv")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, flag := range []string{"--dry-run", "--yes"} {
+			if _, errOut, code := heed(t, "", "optouts", "import", file, flag, "--why", "x", "-c", cfg); code != exitFailed || !strings.Contains(errOut, "list.csv: the list is empty") {
+				t.Errorf("%s, %s: exit %d, %s", name, flag, code, errOut)
+			}
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,6 +94,9 @@ type userChanged struct {
 // errNoDaemon is for what only a running daemon can do.
 var errNoDaemon = errors.New("no heed runs on this data directory, and a link works only in the one that made it; start heed serve")
 
+// errNoRole is wrong usage: nobody is given a right that was not said.
+var errNoRole = errors.New("say --role for a new person: viewer, operator or admin")
+
 // userRoutes serves the commands about people.
 func (h *house) userRoutes(mux *http.ServeMux) {
 	decode := func(r *http.Request) (u userRequest, err error) {
@@ -117,6 +121,15 @@ func (h *house) userRoutes(mux *http.ServeMux) {
 	}
 	on("GET /users", func(ctx context.Context, _ userRequest) (any, error) { return h.people.List(ctx) })
 	on("POST /users/invite", func(ctx context.Context, u userRequest) (any, error) {
+		if u.Role == "" {
+			known, err := h.people.List(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if !slices.ContainsFunc(known, func(a people.Account) bool { return !a.Removed && strings.EqualFold(a.Name, strings.TrimSpace(u.Name)) }) {
+				return nil, errNoRole
+			}
+		}
 		link, until, err := h.people.Invite(ctx, u.Name, u.Role, u.Who, u.Why)
 		return invited{link, until}, err
 	})

@@ -106,3 +106,20 @@ func TestAPersonIsInvitedAndSeesWhoOptedOutAndWhy(t *testing.T) {
 		t.Error("a removed person is still signed in")
 	}
 }
+
+func TestANewPersonNeedsARole(t *testing.T) {
+	w, cfg := newSandbox(t, 0)
+	p := startServe(t, w, cfg)
+	defer p.stop(t)
+	if out, errOut, code := heed(t, "", "users", "invite", "ann", "-c", cfg); code != exitUsage || out != "" || !strings.Contains(errOut, "say --role for a new person") {
+		t.Errorf("exit %d, %q, %s", code, out, errOut)
+	}
+	link, errOut, code := heed(t, "", "users", "invite", "ann", "--role", "viewer", "-c", cfg)
+	if code != exitOK {
+		t.Fatalf("exit %d, %s", code, errOut)
+	}
+	accept(t, strings.TrimSpace(link))
+	if _, errOut, code := heed(t, "", "users", "invite", "Ann", "-c", cfg); code != exitOK {
+		t.Errorf("who has forgotten the password: exit %d, %s", code, errOut)
+	}
+}

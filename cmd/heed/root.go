@@ -38,6 +38,7 @@ func run(ctx context.Context, args []string, std stdio) int {
 	root.SetIn(std.In)
 	root.SetOut(std.Out)
 	root.SetErr(std.Err)
+	nameTheShell(root)
 	err := errors.Join(root.ExecuteContext(ctx), out.flush())
 	var usage usageError
 	switch {
@@ -51,6 +52,23 @@ func run(ctx context.Context, args []string, std stdio) int {
 	}
 	fmt.Fprintf(std.Err, "heed: %v\n", err)
 	return exitFailed
+}
+
+// nameTheShell makes an unknown shell wrong usage. The library's command for completions shows its help instead. It writes
+// where the root does when it is made.
+func nameTheShell(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.RunE = func(c *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return usageError{fmt.Errorf("%.20q: want bash, zsh, fish or powershell", args[0])}
+				}
+				return c.Help()
+			}
+			c.Args = cobra.ArbitraryArgs
+		}
+	}
 }
 
 // options are the flags that every command has.
@@ -97,6 +115,7 @@ Completion of commands, flags, reports and keys: heed completion --help. Manual 
 		check := c.Args
 		c.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {
+				err = named(c, args, err)
 				if names := c.SuggestionsFor(append(args, "")[0]); len(args) > 0 && len(names) > 0 {
 					err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(names, " or "))
 				}
@@ -111,6 +130,25 @@ Completion of commands, flags, reports and keys: heed completion --help. Manual 
 	fixed(root, "log-level", "debug", "info", "warn", "error")
 	fixed(root, "log-format", "text", "json")
 	return root
+}
+
+// named says which argument is missing, in the words of the usage line, or that there are too many. It repeats none of
+// them: they may be telephone numbers.
+func named(c *cobra.Command, args []string, err error) error {
+	want := strings.Fields(c.Use)[1:]
+	var needed []string
+	for _, w := range want {
+		if !strings.HasPrefix(w, "[") {
+			needed = append(needed, strings.TrimSuffix(w, "..."))
+		}
+	}
+	switch {
+	case len(args) < len(needed):
+		return errors.New("say the " + strings.Join(needed[len(args):], " and the "))
+	case len(want) > 0 && len(args) > len(want):
+		return fmt.Errorf("%d arguments, and only %s is wanted: put what has blanks in it in quotation marks", len(args), strings.Join(want, " "))
+	}
+	return err
 }
 
 // withSuggestion names the flag that was probably meant.

@@ -241,7 +241,7 @@ error. They keep nothing on disk and end with the command.
 Any client of the two services can use them. To play a phone, post to TWILIO/sandbox/texts; what the phone received is
 at TWILIO/sandbox/texts?phone=+1…; both misbehave as told at /sandbox/knobs.`,
 		Example: `  heed sandbox --write-config heed.yaml --records 500
-  heed sandbox --salesforce :7001 --twilio :7002 --heed :8080 --write-config heed.yaml
+  heed sandbox --salesforce 127.0.0.1:7001 --twilio 127.0.0.1:7002 --heed 127.0.0.1:8080 --write-config heed.yaml
   curl -d '{"from":"+14155550142","to":"+15550100000","body":"STOP"}' http://127.0.0.1:7002/sandbox/texts`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.records < 0 {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -416,7 +417,12 @@ func TestCommandsKeepUnixHabits(t *testing.T) {
 		{"help is not an error", "", []string{"--help"}, exitOK, "heed demo", ""},
 		{"an unknown command is wrong usage", "", []string{"stop-it"}, exitUsage, "", "unknown command"},
 		{"an unknown flag is wrong usage", "", []string{"verify", "--fast"}, exitUsage, "", "unknown flag"},
-		{"a missing argument is wrong usage", "", []string{"history"}, exitUsage, "", "accepts 1 arg"},
+		{"a missing argument is wrong usage", "", []string{"history"}, exitUsage, "", "say the NUMBER"},
+		{"and which one is missing", "", []string{"users", "role", "ann"}, exitUsage, "", "say the ROLE"},
+		{"a number in pieces is wrong usage", "", []string{"explain", "(415)", "555-0142"}, exitUsage, "", "quotation marks"},
+		{"an unknown shell is wrong usage", "", []string{"completion", "tcsh"}, exitUsage, "", "tcsh"},
+		{"completion alone is help", "", []string{"completion"}, exitOK, "bash", ""},
+		{"an opt-out needs a reason", "", []string{"optouts", "add", "+14155550142"}, exitUsage, "", "say --why"},
 		{"a missing configuration names the file", "", []string{"serve", "-c", filepath.Join(dir, "none.yaml")}, exitFailed, "", "none.yaml"},
 		{"check reports a wrong provider with its line", "", []string{"check", "--offline", "-c", bad}, exitFailed, "bad.yaml:4:", ""},
 		{"classify speaks JSON lines", "STOP\nsee you at 5\n", []string{"classify"}, exitOK, `{"text":"STOP","verdict":"opt_out"`, ""},
@@ -445,5 +451,18 @@ func TestCheckFindsTheEmulatedWorldInOrder(t *testing.T) {
 	}
 	if out, _, code := heed(t, "", "check", "-c", cfg); code != exitOK {
 		t.Errorf("online: exit code %d\n%s", code, out)
+	}
+}
+
+type closedPipe struct{}
+
+func (closedPipe) Write([]byte) (int, error) { return 0, syscall.EPIPE }
+
+func TestADemoThatNobodyReadsLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	code := run(t.Context(), []string{"demo", "--records", "1"}, stdio{In: strings.NewReader(""), Out: closedPipe{}, Err: io.Discard})
+	if left, err := os.ReadDir(dir); code != exitFailed || err != nil || len(left) != 0 {
+		t.Errorf("exit %d, %v left, %v", code, left, err)
 	}
 }

@@ -2,6 +2,7 @@ package salesforce
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -60,6 +61,11 @@ func (o *Org) Probe(ctx context.Context) []crm.Finding {
 	}
 
 	s, err := o.session(ctx, nil)
+	var e *crm.Error
+	if errors.As(err, &e) && e.Status == 0 && e.Err != nil { // nobody answered: name, connection or certificate
+		bad("check domain, and from this machine DNS, the firewall and the proxy (HTTPS_PROXY)", "Salesforce cannot be reached at %s: %v", o.config.Domain, err)
+		return fs
+	}
 	if err != nil {
 		bad("check domain, client_id and the credentials; in Setup, External Client App Manager, open the app and look at its policies; Setup, Login History shows why a login was refused",
 			"Salesforce does not let heed log in at %s: %v", o.config.Domain, err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -117,5 +118,18 @@ func TestProbeReportsARefusedLoginAndAWrongClock(t *testing.T) {
 	fs := s.open(t).Probe(t.Context())
 	if len(fs) != 1 || fs[0].OK || !strings.Contains(fs[0].What, "invalid_grant") || fs[0].Hint == "" {
 		t.Errorf("findings %+v", fs)
+	}
+}
+
+// Where nobody answers, the credentials are not what is wrong.
+func TestProbeTellsAnUnreachableSalesforceFromARefusedLogin(t *testing.T) {
+	s := play(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "{}") })
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	for name, domain := range map[string]string{"refused": gone.URL, "no TLS there": strings.Replace(s.URL, "http://", "https://", 1)} {
+		fs := s.open(t, func(c *Config) { c.Domain = domain }).Probe(t.Context())
+		if len(fs) != 1 || fs[0].OK || !strings.Contains(fs[0].What, "cannot be reached at "+domain) || !strings.Contains(fs[0].Hint, "firewall") || strings.Contains(fs[0].Hint, "client_id") {
+			t.Errorf("%s: findings %+v", name, fs)
+		}
 	}
 }

@@ -257,7 +257,7 @@ func notProven(r evidence.Report) (out []string) {
 	if pk.LeftOut > 0 {
 		out = append(out, fmt.Sprintf("what the packet says is not in it: %s", plural(pk.LeftOut, "earlier record")))
 	}
-	return append(out, "that no record of the number was left out, who exported it, and that what heed was told is true")
+	return append(out, "that no record of the number was left out, who exported it, its local times (those in UTC are), and that what heed was told is true")
 }
 
 // plural is a count of things in words: "1 record", "2 records".

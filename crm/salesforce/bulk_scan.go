@@ -116,7 +116,12 @@ func (o *Org) bulkPages(ctx context.Context, obj *object, at mark) iter.Seq2[crm
 			fail(unusablef("Salesforce does not say how many records the job found"))
 			return
 		}
-		asOf, _ := parseStamp(j.Created) // zero if Salesforce did not say
+		// Without it a copy that is gone on with hours later could not be told from a fresh one.
+		asOf, err := parseStamp(j.Created)
+		if err != nil {
+			fail(unusablef("Salesforce does not say when the job was created"))
+			return
+		}
 		limit := o.pageSize()
 		locators, firsts := map[string]bool{}, map[string]bool{}
 		for {

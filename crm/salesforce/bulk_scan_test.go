@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -345,5 +346,30 @@ func TestAScanThatIsStoppedBeforeItsFirstPageLeavesNoJob(t *testing.T) {
 	}
 	if n := calls(w); n["bulk_query_patch"] != 1 || n["bulk_query_delete"] != 1 {
 		t.Errorf("calls %v", n)
+	}
+}
+
+// A copy whose age nobody knows could be taken for fresh hours later, when its reading is gone on with.
+func TestAJobThatDoesNotSayHowOldItIsIsNotRead(t *testing.T) {
+	created := regexp.MustCompile(`"createdDate":"[^"]*"`)
+	ageless := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !strings.Contains(r.URL.Path, "/jobs/query") || strings.HasSuffix(r.URL.Path, "/results") {
+				next.ServeHTTP(w, r)
+				return
+			}
+			r.Header.Del("Accept-Encoding")
+			rec := httptest.NewRecorder()
+			next.ServeHTTP(rec, r)
+			maps.Copy(w.Header(), rec.Header())
+			w.Header().Del("Content-Length")
+			w.WriteHeader(rec.Code)
+			_, _ = w.Write(created.ReplaceAll(rec.Body.Bytes(), []byte(`"createdDate":null`)))
+		})
+	}
+	w := newWorldBehind(t, ageless, bulkAlways)
+	w.Create(t, "Contact", []crm.Phone{{Field: "Phone", Raw: "4155550100"}}, true)
+	if all, _, err := w.scan(t, crm.Key{}); err == nil || !strings.Contains(err.Error(), "when the job was created") {
+		t.Errorf("%d records, %v", len(all), err)
 	}
 }
